@@ -1,0 +1,85 @@
+"""Every error that Corral raises.
+
+    CorralError
+    ├── ConfigError               the user's to mend: a file, a key, an argument, a name
+    ├── InputError                a message that can't be taken: empty, not text, too long
+    ├── RuntimeUnavailable        the model can't be had: missing extra, gated, offline, too large, server down
+    ├── ModelError                the model's runtime broke while it ran
+    ├── ContextOverflow           the prompt and its answer don't fit the model's context
+    ├── SandboxUnavailable        this machine can't confine code, so none is run
+    ├── StoreError                the conversation store can't be read or written
+    │   └── SessionBusy           another turn holds this session
+    ├── ShieldError               a shield could not be asked (the gate then counts it as unsafe)
+    └── ToolError                 a tool failed; the text goes to the model
+
+A message says what happened, quotes values with `!r`, and ends with what to do about it.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ConfigError",
+    "ContextOverflow",
+    "CorralError",
+    "InputError",
+    "ModelError",
+    "RuntimeUnavailable",
+    "SandboxUnavailable",
+    "SessionBusy",
+    "ShieldError",
+    "StoreError",
+    "ToolError",
+]
+
+
+class CorralError(Exception):
+    """The root of Corral's errors."""
+
+
+class ConfigError(CorralError):
+    """Something the user wrote can't be used: says the file, line and key where there are any, and the remedy."""
+
+
+class InputError(CorralError):
+    """A message that no turn can start from."""
+
+
+class RuntimeUnavailable(CorralError):
+    """A model can't be loaded or reached: says why, and the command or setting that mends it."""
+
+
+class ModelError(CorralError):
+    """The model's runtime failed in the middle of its work."""
+
+
+class ContextOverflow(CorralError):
+    """The prompt, with room for an answer, is longer than the model's context. Nothing was sent."""
+
+    def __init__(self, *, needed: int, available: int, what: str = "The prompt") -> None:
+        """Say how many tokens are `needed` and how many are `available`."""
+        self.needed = needed
+        self.available = available
+        super().__init__(
+            f"{what} needs {needed} tokens and the model has room for {available}. "
+            "Shorten the message or the instructions, offer fewer tools, or start a new session."
+        )
+
+
+class SandboxUnavailable(CorralError):
+    """No backend of the sandbox passed its self-test here: says which probe failed, and what would mend it."""
+
+
+class StoreError(CorralError):
+    """The conversation store can't be opened, read or written."""
+
+
+class SessionBusy(StoreError):
+    """Another turn is running in this session; turns never interleave."""
+
+
+class ShieldError(CorralError):
+    """A shield could not give a verdict."""
+
+
+class ToolError(CorralError):
+    """Raised by a tool to tell the model, in words, what went wrong."""

@@ -1,0 +1,64 @@
+"""Calls as Llama 3.2 writes them: `[get_weather(city='Oslo', days=3), now()]`.
+
+The writing half; `corral.model_runtime.parser` reads. What is written here is always read back as the same calls, which
+Meta's own encoder can't promise: it leaves quotes unescaped and writes dictionaries as `{k="v"}`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+
+from pydantic import JsonValue
+
+from corral.messages import ToolCall
+
+__all__ = ["encode_calls", "encode_value"]
+
+
+def encode_calls(calls: Iterable[ToolCall]) -> str:
+    """Write calls as a pythonic list, or as JSON objects joined by `; ` where an argument's name is no identifier."""
+    calls = tuple(calls)
+    if all(key.isidentifier() and key.isascii() for call in calls for key in call.arguments):
+        return f"[{', '.join(_call(call) for call in calls)}]"
+    return "; ".join(
+        json.dumps({"name": call.name, "parameters": call.arguments}, ensure_ascii=False)
+        for call in calls
+    )
+
+
+def _call(call: ToolCall) -> str:
+    arguments = ", ".join(f"{key}={encode_value(value)}" for key, value in call.arguments.items())
+    return f"{call.name}({arguments})"
+
+
+def encode_value(value: JsonValue) -> str:
+    """Write a JSON value as a Python literal."""
+    match value:
+        case None | bool() | int() | float():
+            return repr(value)
+        case str():
+            return _string(value)
+        case list():
+            return f"[{', '.join(encode_value(item) for item in value)}]"
+        case dict():
+            return f"{{{', '.join(f'{_string(k)}: {encode_value(v)}' for k, v in value.items())}}}"
+
+
+def _string(text: str) -> str:
+    """A quoted string: single quotes unless the text holds one and no double, as Meta's examples and Python do."""
+    quote = '"' if "'" in text and '"' not in text else "'"
+    out = [quote]
+    for char in text:
+        if char == quote or char == "\\":
+            out.append("\\" + char)
+        elif char in _ESCAPES:
+            out.append(_ESCAPES[char])
+        elif ord(char) < 0x20 or 0x7F <= ord(char) < 0xA0 or char in "\u2028\u2029":
+            out.append(f"\\u{ord(char):04x}")
+        else:
+            out.append(char)
+    return "".join(out) + quote
+
+
+_ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
