@@ -3,7 +3,8 @@
     CorralError
     ├── ConfigError               the user's to mend: a file, a key, an argument, a name
     ├── InputError                a message that can't be taken: empty, not text, too long
-    ├── RuntimeUnavailable        the model can't be had: missing extra, gated, offline, too large, server down
+    ├── RuntimeUnavailable        the model can't be had: missing extra, gated, offline, too large,
+    server down
     ├── ModelError                the model's runtime broke while it ran
     ├── ContextOverflow           the prompt and its answer don't fit the model's context
     ├── SandboxUnavailable        this machine can't confine code, so none is run
@@ -37,7 +38,7 @@ class CorralError(Exception):
 
 
 class ConfigError(CorralError):
-    """Something the user wrote can't be used: says the file, line and key where there are any, and the remedy."""
+    """Something the user wrote can't be used: says where, and the remedy."""
 
 
 class InputError(CorralError):
@@ -66,7 +67,7 @@ class ContextOverflow(CorralError):
 
 
 class SandboxUnavailable(CorralError):
-    """No backend of the sandbox passed its self-test here: says which probe failed, and what would mend it."""
+    """No sandbox passed its self-test here: says which probe failed, and the remedy."""
 
 
 class StoreError(CorralError):

@@ -1,7 +1,8 @@
 """What happens in a turn, as plain data, in the order in which it happens.
 
-`Agent.stream` yields these; `corral run --json` prints them one a line. Each carries a `kind`, and the set of kinds is
-frozen by a test: names may be added, never changed. A front end matches on the kinds that it knows and passes over the rest.
+`Agent.stream` yields these; `corral run --json` prints them one a line. Each carries a `kind`, and
+the set of kinds is frozen by a test: names may be added, never changed. A front end matches on the
+kinds that it knows and passes over the rest.
 
     turn_started  shield_checked(input)
       step_started  text_delta*  call_requested*  step_finished  call_finished*     once a step
@@ -49,9 +50,9 @@ class _Frozen(BaseModel):
 class Verdict(_Frozen):
     """What a shield found.
 
-    `score` is the shield's probability, 0 to 1, that the text is unsafe, where it has one. `categories` are the shield's codes,
-    such as Llama Guard's `S1`. `reason` is set when there is no honest verdict (the shield failed, timed out or babbled):
-    such a verdict is never safe.
+    `score` is the shield's probability, 0 to 1, that the text is unsafe, where it has one.
+    `categories` are the shield's codes, such as Llama Guard's `S1`. `reason` is set when there is
+    no honest verdict (the shield failed, timed out or babbled): such a verdict is never safe.
     """
 
     safe: bool
@@ -61,7 +62,10 @@ class Verdict(_Frozen):
 
 
 class Usage(_Frozen):
-    """Tokens that passed through a model. `cached_tokens` of `prompt_tokens` were not computed again."""
+    """Tokens that passed through a model.
+
+    `cached_tokens` of `prompt_tokens` were not computed again.
+    """
 
     prompt_tokens: int = 0
     cached_tokens: int = 0
@@ -119,7 +123,10 @@ class CallRequested(_Frozen):
 
 
 class CallFinished(_Frozen):
-    """A call's result is on disk. An unreadable or refused call has a result too: the error the model will read."""
+    """A call's result is on disk.
+
+    An unreadable or refused call has a result too: the error the model will read.
+    """
 
     kind: Literal["call_finished"] = "call_finished"
     result: ToolResult
@@ -139,8 +146,9 @@ class StepFinished(_Frozen):
 class TurnFinished(_Frozen):
     """The turn is over and all of it is on disk.
 
-    `text` is the answer as the user was shown it: the refusal when the turn was blocked, what had been cleared when it was cut
-    short. `reason` names the limit, the gate or the error of a turn that was not answered.
+    `text` is the answer as the user was shown it: the refusal when the turn was blocked, what had
+    been cleared when it was cut short. `reason` names the limit, the gate or the error of a turn
+    that was not answered.
     """
 
     kind: Literal["turn_finished"] = "turn_finished"

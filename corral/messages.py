@@ -1,8 +1,9 @@
 """What is said in a conversation, as plain data.
 
-Four messages (`SystemMessage`, `UserMessage`, `AssistantMessage`, `ToolResult`) and what they are made of. They are
-Corral's own: a prompt format renders them into a model's wire form at the moment of sending, and nothing here knows how.
-All are immutable and survive a round trip through JSON unchanged.
+Four messages (`SystemMessage`, `UserMessage`, `AssistantMessage`, `ToolResult`) and what they are
+made of. They are Corral's own: a prompt format renders them into a model's wire form at the moment
+of sending, and nothing here knows how. All are immutable and survive a round trip through JSON
+unchanged.
 """
 
 from __future__ import annotations
@@ -26,8 +27,12 @@ __all__ = [
     "UserMessage",
 ]
 
-StopReason: TypeAlias = Literal["end_of_turn", "end_of_message", "max_tokens", "cancelled", "unknown"]
-"""Why a model stopped: its own end token (`<|eot_id|>`, `<|eom_id|>`), the token limit, a cancel, or not said."""
+StopReason: TypeAlias = Literal[
+    "end_of_turn", "end_of_message", "max_tokens", "cancelled", "unknown"
+]
+"""Why a model stopped: its own end token (`<|eot_id|>`, `<|eom_id|>`), the token limit, a cancel,
+or not said.
+"""
 
 
 class _Frozen(BaseModel):
@@ -74,7 +79,10 @@ class UserMessage(_Frozen):
 
 
 class ToolCall(_Frozen):
-    """One call that the model asked for. `arguments` is a JSON object; `id` is unique in its session."""
+    """One call that the model asked for.
+
+    `arguments` is a JSON object; `id` is unique in its session.
+    """
 
     id: str
     name: str
@@ -84,8 +92,9 @@ class ToolCall(_Frozen):
 class InvalidCall(_Frozen):
     """What the model wrote where a call should stand, when it can't be read as one.
 
-    `raw` is the model's own text, kept so that the model can be shown what it wrote; `code` is one of the parser's error
-    codes and `message` says in words what is wrong. A `ToolResult` with this `id` answers it, like any call.
+    `raw` is the model's own text, kept so that the model can be shown what it wrote; `code` is one
+    of the parser's error codes and `message` says in words what is wrong. A `ToolResult` with this
+    `id` answers it, like any call.
     """
 
     id: str
@@ -115,7 +124,10 @@ class AssistantMessage(_Frozen):
 
 
 class ToolResult(_Frozen):
-    """What came of one call. `content` is any JSON value; formats show strings as they are and the rest as JSON."""
+    """What came of one call.
+
+    `content` is any JSON value; formats show strings as they are and the rest as JSON.
+    """
 
     role: Literal["tool"] = "tool"
     call_id: str
@@ -133,10 +145,11 @@ MessageAdapter: TypeAdapter[Message] = TypeAdapter(Message)
 
 
 class ToolSpec(_Frozen):
-    """A tool as the model is shown it: a name, what it does, and a JSON Schema (type `object`) of its arguments.
+    """A tool as the model is shown it: a name, what it does, and its arguments' JSON Schema.
 
-    `kind` tells a function, which is listed in the prompt with its schema, from Llama's built-in code interpreter, which
-    the model knows by training and calls with bare Python behind `<|python_tag|>`.
+    `kind` tells a function, which is listed in the prompt with its schema, from Llama's built-in
+    code interpreter, which the model knows by training and calls with bare Python behind
+    `<|python_tag|>`.
     """
 
     name: str

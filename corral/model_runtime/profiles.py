@@ -1,6 +1,7 @@
 """What is known of each model family, as data: facts in a table instead of branches in the code.
 
-Sources: Meta's model cards and prompt-format pages for Llama 3.2 and Llama Guard 3; cria's own card.
+Sources: Meta's model cards and prompt-format pages for Llama 3.2 and Llama Guard 3; cria's own
+card.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ __all__ = ["ModelProfile", "profile_for"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelProfile:
-    """Facts about a model: its prompt format, context length in tokens, and what it was trained to do."""
+    """Facts about a model: its prompt format, context length in tokens, and what it can do."""
 
     family: str
     format: str = "llama3.2"
@@ -65,7 +66,10 @@ _UNKNOWN = ModelProfile(family="unknown", context_length=8192)
 
 
 def profile_for(model: str) -> ModelProfile:
-    """The profile of a model by its name on Hugging Face, Ollama or here. Unknown names get a cautious one."""
+    """The profile of a model by its name on Hugging Face, Ollama or here.
+
+    Unknown names get a cautious one.
+    """
     for pattern, profile in _PROFILES:
         if pattern.search(model):
             return profile

@@ -1,8 +1,9 @@
 """A prompt as segments: control tokens here, text there, and no way from one to the other.
 
-Whatever a user, a document or a tool says is held in a `Text` segment. A runtime that takes token ids encodes each `Text`
-by itself with special tokens disallowed; a runtime that takes only a string gets the lookalikes escaped. So no text,
-whoever wrote it, can end a turn or open a system message.
+Whatever a user, a document or a tool says is held in a `Text` segment. A runtime that takes token
+ids encodes each `Text` by itself with special tokens disallowed; a runtime that takes only a
+string gets the lookalikes escaped. So no text, whoever wrote it, can end a turn or open a system
+message.
 """
 
 from __future__ import annotations
@@ -14,7 +15,15 @@ from typing import Protocol, TypeAlias
 
 from corral.messages import ImagePart
 
-__all__ = ["Prompt", "Segment", "Special", "Text", "TextEncoder", "escape_specials", "unescape_specials"]
+__all__ = [
+    "Prompt",
+    "Segment",
+    "Special",
+    "Text",
+    "TextEncoder",
+    "escape_specials",
+    "unescape_specials",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +36,7 @@ class Special:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A stretch of plain text. `part` says what it belongs to: system, tools, user, assistant, result."""
+    """A stretch of plain text. `part` says what it belongs to, such as system, tools or user."""
 
     text: str
     part: str = ""
@@ -56,7 +65,7 @@ class Prompt:
     images: tuple[ImagePart, ...] = field(default=())
 
     def __str__(self) -> str:
-        """The prompt as a person reads it. Not for sending: text and control tokens look alike in it."""
+        """The prompt as a person reads it; not for sending: text and control tokens look alike."""
         return "".join(s.token if isinstance(s, Special) else s.text for s in self.segments)
 
     def encode(self, encoder: TextEncoder) -> list[int]:
@@ -72,11 +81,12 @@ class Prompt:
     def escaped(self, *, bos: bool = True) -> str:
         """The prompt as one string in which only real control tokens look like control tokens.
 
-        For servers that take no token ids. Without `bos` the leading `<|begin_of_text|>` is left out, for servers that
-        add their own (Ollama in raw mode).
+        For servers that take no token ids. Without `bos` the leading `<|begin_of_text|>` is left
+        out, for servers that add their own (Ollama in raw mode).
         """
         out: list[str] = []
-        run: list[str] = []  # neighbouring texts are escaped as one, or a lookalike could span two of them
+        # Neighbouring texts are escaped as one, or a lookalike could span two of them.
+        run: list[str] = []
         for segment in self.segments:
             if isinstance(segment, Text):
                 run.append(segment.text)
@@ -89,7 +99,7 @@ class Prompt:
         return "".join(out)
 
     def tokens(self, encoder: TextEncoder) -> dict[str, int]:
-        """Tokens by part (system, tools, user, ...), in the order in which the parts first appear."""
+        """Tokens by part (system, tools, user, ...), in the order in which the parts appear."""
         counts: dict[str, int] = {}
         for segment in self.segments:
             n = 1 if isinstance(segment, Special) else len(encoder.encode_text(segment.text))
@@ -102,7 +112,7 @@ _ESCAPED = re.compile(r"<\\(\\*)\|(?=[A-Za-z0-9_]+\|>)")
 
 
 def escape_specials(text: str) -> str:
-    r"""Put a backslash into everything in `text` that reads as a control token: `<|eot_id|>` becomes `<\|eot_id|>`."""
+    r"""Put a backslash into all that reads as a control token: `<|eot_id|>`, `<\|eot_id|>`."""
     return _LOOKALIKE.sub(lambda m: f"<\\{m[1]}|", text)
 
 

@@ -1,7 +1,7 @@
 """What a model runtime is: prompts in, pieces out.
 
-One small protocol that every way of running a model fulfils (in process, Ollama, a completions server, a script in tests), and the
-plain data that passes through it.
+One small protocol that every way of running a model fulfils (in process, Ollama, a completions
+server, a script in tests), and the plain data that passes through it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ __all__ = ["Finish", "Piece", "Runtime", "Sampling"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
-    """How tokens are drawn. `temperature` 0 is greedy; `seed` makes a draw repeatable on one machine and runtime."""
+    """How tokens are drawn.
+
+    `temperature` 0 is greedy; `seed` makes a draw repeatable on one machine and runtime.
+    """
 
     temperature: float = 0.0
     top_p: float = 1.0
@@ -30,7 +33,7 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A stretch of output: plain text, or (`is_special`) one control token by its name, such as `<|python_tag|>`.
+    """A stretch of output: plain text, or one control token by its name (`is_special`).
 
     Text pieces are whole characters: a runtime holds back bytes until they make one.
     """
@@ -63,7 +66,8 @@ class Runtime(Protocol):
     def generate(self, prompt: Prompt, *, sampling: Sampling) -> AsyncGenerator[Piece | Finish]:
         """Continue a prompt: pieces as they come, then one `Finish`.
 
-        End tokens are not yielded. Closing the generator, or cancelling the task that reads it, stops the model within a token.
+        End tokens are not yielded. Closing the generator, or cancelling the task that reads it,
+        stops the model within a token.
 
         Raises:
             ContextOverflow: The prompt and `sampling.max_tokens` don't fit; nothing was computed.
@@ -72,7 +76,7 @@ class Runtime(Protocol):
         ...
 
     async def score(self, prompt: Prompt, candidates: Sequence[str]) -> Mapping[str, float]:
-        """The probability, 0 to 1, of each candidate's first token as the first token after the prompt.
+        """The probability, 0 to 1, that the prompt goes on with each candidate's first token.
 
         Probabilities are over the whole vocabulary, so they need not add up to 1.
         """

@@ -1,1 +1,8 @@
+"""Tools: what they are, how functions become tools, and where untrusted code runs."""
 
+from __future__ import annotations
+
+from corral.tools.function import FunctionTool, tool
+from corral.tools.tool import Tool, ToolContext, ToolOutput
+
+__all__ = ["FunctionTool", "Tool", "ToolContext", "ToolOutput", "tool"]

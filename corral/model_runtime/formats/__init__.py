@@ -1,4 +1,7 @@
-"""Prompt formats: messages and tools in, a `Prompt` out. Rendering is pure, and only ever grows at its end."""
+"""Prompt formats: messages and tools in, a `Prompt` out.
+
+Rendering is pure, and only ever grows at its end.
+"""
 
 from __future__ import annotations
 
@@ -38,5 +41,7 @@ def render_prompt(
         renderer = FORMATS[format]
     except KeyError:
         known = ", ".join(sorted(FORMATS))
-        raise ConfigError(f"No prompt format is called {format!r}. Known formats: {known}.") from None
+        raise ConfigError(
+            f"No prompt format is called {format!r}. Known formats: {known}."
+        ) from None
     return renderer(messages, tools=tools, date=date)

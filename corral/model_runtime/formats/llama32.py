@@ -1,8 +1,9 @@
-"""Llama 3.2 text (1B, 3B): pythonic calls, tools in the system message, the code interpreter under `Environment: ipython`.
+"""Llama 3.2 text (1B, 3B): pythonic calls, tools in the system message, code interpreter.
 
-Source: Meta's llama-models, `models/llama3_2/text_prompt_format.md`: "Zero shot function calling" for the functions, "Code
-Interpreter" for the environment lines. Where both are offered the environment lines come first, as they do in the document's other
-combined prompts, and the agent's own instructions come last. A result of a call is an `ipython` message.
+Source: Meta's llama-models, `models/llama3_2/text_prompt_format.md`: "Zero shot function calling"
+for the functions, "Code Interpreter" for the environment lines. Where both are offered the
+environment lines come first, as they do in Meta's other combined prompts, and the agent's own
+instructions come last. A result of a call is an `ipython` message.
 """
 
 from __future__ import annotations
@@ -28,10 +29,26 @@ __all__ = ["render"]
 
 _KNOWLEDGE_CUTOFF = "December 2023"
 
+_MONTHS = (
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+)
+
 _FUNCTIONS = """\
 You are an expert in composing functions. You are given a question and a set of possible functions.
 Based on the question, you will need to make one or more function/tool calls to achieve the purpose.
-If none of the function can be used, point it out. If the given question lacks the parameters required by the function,
+If none of the function can be used, point it out. \
+If the given question lacks the parameters required by the function,
 also point it out. You should only return the function call in tools call sections.
 
 If you decide to invoke any of the function(s), you MUST put it in the format of \
@@ -85,7 +102,8 @@ def _system_body(
     if any(tool.kind == "code_interpreter" for tool in tools):
         environment = "Environment: ipython"
         if date is not None:
-            environment += f"\n\nCutting Knowledge Date: {_KNOWLEDGE_CUTOFF}\nToday Date: {_long_date(date)}\n"
+            environment += f"\n\nCutting Knowledge Date: {_KNOWLEDGE_CUTOFF}\n"
+            environment += f"Today Date: {_long_date(date)}\n"
         if functions or instructions:
             environment += "\n" if environment.endswith("\n") else "\n\n"
     yield from text_segments([environment], "system")
@@ -96,7 +114,7 @@ def _system_body(
 
 
 def _listed(tool: ToolSpec) -> dict[str, object]:
-    """A function as Meta's document lists it: `dict` for the outer type, `required` before `properties`."""
+    """A function as Meta lists it: `dict` for the outer type, `required` in front."""
     schema = dict(tool.parameters)
     schema.pop("type", None)
     parameters: dict[str, object] = {
@@ -114,10 +132,7 @@ def _listed(tool: ToolSpec) -> dict[str, object]:
 
 def _long_date(date: datetime.date) -> str:
     """`24 September 2024`, in English whatever the locale."""
-    months = (
-        "January February March April May June July August September October November December"
-    )
-    return f"{date.day:02d} {months.split()[date.month - 1]} {date.year}"
+    return f"{date.day:02d} {_MONTHS[date.month - 1]} {date.year}"
 
 
 def _message(message: Message, interpreter: str) -> list[Segment]:
@@ -147,7 +162,7 @@ def _message(message: Message, interpreter: str) -> list[Segment]:
 
 
 def _said(message: AssistantMessage, interpreter: str) -> list[Segment]:
-    """An assistant's message as the model would have written it: text, then its calls, then the end token."""
+    """The message as the model would have written it: text, its calls, the end token."""
     part = "assistant"
     end = "<|eom_id|>" if message.stop_reason == "end_of_message" else "<|eot_id|>"
     said: list[Segment] = [*text_segments([message.text], part)]

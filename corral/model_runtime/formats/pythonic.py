@@ -1,7 +1,8 @@
 """Calls as Llama 3.2 writes them: `[get_weather(city='Oslo', days=3), now()]`.
 
-The writing half; `corral.model_runtime.parser` reads. What is written here is always read back as the same calls, which
-Meta's own encoder can't promise: it leaves quotes unescaped and writes dictionaries as `{k="v"}`.
+The writing half; `corral.model_runtime.parser` reads. What is written here is always read back as
+the same calls, which Meta's own encoder can't promise: it leaves quotes unescaped and writes
+dictionaries as `{k="v"}`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,11 @@ __all__ = ["encode_calls", "encode_value"]
 
 
 def encode_calls(calls: Iterable[ToolCall]) -> str:
-    """Write calls as a pythonic list, or as JSON objects joined by `; ` where an argument's name is no identifier."""
+    """Write calls as a pythonic list.
+
+    Where an argument's name is no identifier they become JSON objects joined by `; `, which the
+    parser reads as well.
+    """
     calls = tuple(calls)
     if all(key.isidentifier() and key.isascii() for call in calls for key in call.arguments):
         return f"[{', '.join(_call(call) for call in calls)}]"
@@ -46,7 +51,7 @@ def encode_value(value: JsonValue) -> str:
 
 
 def _string(text: str) -> str:
-    """A quoted string: single quotes unless the text holds one and no double, as Meta's examples and Python do."""
+    """A quoted string, in single quotes unless the text holds one and no double."""
     quote = '"' if "'" in text and '"' not in text else "'"
     out = [quote]
     for char in text:

@@ -1,0 +1,118 @@
+"""`corral run`: one message, one turn."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+import click
+from anyio.abc import TaskStatus
+
+from corral.agents import Agent
+from corral.cli.progress import ProgressLine
+from corral.cli.show import Screen
+from corral.events import Event, EventAdapter, Outcome, TurnFinished, TurnStarted
+
+__all__ = ["EXIT_CODES", "Ended", "follow", "open_agent", "run_once"]
+
+EXIT_CODES: dict[Outcome, int] = {
+    "answered": 0,
+    "failed": 1,
+    "limit": 1,
+    "blocked": 3,
+    "cancelled": 130,
+}
+
+
+@dataclass(slots=True)
+class Ended:
+    """How a followed turn ended."""
+
+    outcome: Outcome = "cancelled"
+    session: str = ""
+    interrupts: int = 0
+
+
+async def run_once(
+    path: Path,
+    message: str,
+    *,
+    session: str | None,
+    model: str | None,
+    shields: str | None,
+    memory: Path | None,
+    as_json: bool,
+) -> int:
+    """Run one turn and show it; the exit code tells its outcome."""
+    agent = Agent.from_file(path, model=model, shields=shields, memory=memory)
+    screen = Screen()
+    show: Callable[[Event], None] = _print_json if as_json else screen.show
+    try:
+        await open_agent(agent, message, quiet=as_json)
+        ended = await follow(agent.stream(message, session=session), show)
+    finally:
+        screen.end_line()
+        with anyio.CancelScope(shield=True):
+            await agent.aclose()
+    if ended.session and not as_json:
+        where = f"session {ended.session} is kept in {agent.memory_place}"
+        again = f"go on with: --session {ended.session}"
+        click.secho(f"{where}; {again}", dim=True, err=True)
+    return EXIT_CODES[ended.outcome]
+
+
+def _print_json(event: Event) -> None:
+    sys.stdout.write(EventAdapter.dump_json(event).decode() + "\n")
+    sys.stdout.flush()
+
+
+async def open_agent(agent: Agent, message: str | None, *, quiet: bool = False) -> None:
+    """Load what the agent needs, with a progress line, after a look at the message."""
+    if message is not None:
+        agent.check_message(message)
+    progress = ProgressLine()
+    try:
+        opened = await agent.open(progress=progress)
+    finally:
+        progress.close()
+    if opened.runtime.profile.demonstration and not quiet:
+        click.secho(
+            f"model  {opened.runtime.name}: a demonstration model (SmolLM2-135M with Corral's "
+            "adapter). For real work: --model ollama:llama3.2:3b",
+            dim=True,
+            err=True,
+        )
+
+
+async def follow(events: AsyncGenerator[Event], show: Callable[[Event], None]) -> Ended:
+    """Show a turn to its end. The first Ctrl-C stops the turn, a second one gives up on it."""
+    ended = Ended()
+    turn = anyio.CancelScope()
+
+    async def watch(*, task_status: TaskStatus[None]) -> None:
+        with anyio.open_signal_receiver(signal.SIGINT) as interrupts:
+            task_status.started()
+            async for _ in interrupts:
+                ended.interrupts += 1
+                turn.cancel()
+                if ended.interrupts > 1:
+                    tasks.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as tasks:
+        with suppress(NotImplementedError):  # no signals on this platform: Ctrl-C ends the program
+            await tasks.start(watch)
+        with turn:
+            async with aclosing(events) as stream:
+                async for event in stream:
+                    show(event)
+                    if isinstance(event, TurnStarted):
+                        ended.session = event.session
+                    elif isinstance(event, TurnFinished):
+                        ended.outcome = event.outcome
+        tasks.cancel_scope.cancel()
+    return ended
