@@ -15,7 +15,6 @@ from typing import Any, Self, cast
 
 import anyio
 import anyio.lowlevel
-from pydantic import ValidationError
 
 from corral.agents.limits import Limits
 from corral.agents.result import TurnResult
@@ -87,6 +86,7 @@ class Agent:
             ConfigError: Something of it can't be used.
         """
         self.name = name
+        self.model = model if isinstance(model, str) else model.name
         self._model = model
         self._instructions = instructions
         self._tools = _tools(tools)
@@ -149,7 +149,13 @@ class Agent:
             date=self._today(),
         )
         key = session if session is not None else self.new_session()
-        async with opened.store.turn(key, agent=self.name, model=opened.runtime.name) as turn:
+        leased = opened.store.turn(
+            key,
+            agent=self.name,
+            model=opened.runtime.name,
+            shielded=opened.shield is not None,
+        )
+        async with leased as turn:
             async with aclosing(TurnRun(parts, turn).events(message)) as events:
                 async for event in events:
                     yield event
@@ -338,13 +344,13 @@ def _path(memory: str | Path) -> Path:
 
 def _user_message(message: str | UserMessage) -> UserMessage:
     if isinstance(message, str):
-        try:
-            message = UserMessage(content=message)
-        except ValidationError as error:
-            raise InputError(
-                "The message is not valid text: it holds half of a surrogate pair. "
-                "Send it as UTF-8."
-            ) from error
+        message = UserMessage(content=message)
+    try:
+        message.text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            "The message is not valid text: it holds half of a surrogate pair. Send it as UTF-8."
+        ) from error
     if isinstance(message.content, str) and not message.content.strip():
         raise InputError("The message is empty. Say something.")
     return message

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
-from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from corral.agents.agent import Agent, GuardSettings
 from corral.agents.limits import Limits
@@ -25,14 +23,18 @@ from corral.tools.tool import Tool
 __all__ = ["AgentSpec", "load_agent"]
 
 
+_LIMITS = Limits()
+_SAMPLING = Sampling()
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class ShieldsSpec(_Strict):
-    """`shields:` in full."""
+    """`shields:`, a guard's model string alone or with settings; `none` is no guard."""
 
-    model: str
+    model: str = "auto"
     policy: dict[str, Action] = Field(default_factory=dict)
     threshold: float = Field(default=0.5, gt=0, le=1)
 
@@ -40,9 +42,9 @@ class ShieldsSpec(_Strict):
 class LimitsSpec(_Strict):
     """`limits:`, the bounds of a turn."""
 
-    steps: int = Field(default=Limits.steps, ge=1)
-    seconds: float = Field(default=Limits.seconds, gt=0)
-    tokens: int = Field(default=Limits.tokens, ge=1)
+    steps: int = Field(default=_LIMITS.steps, ge=1)
+    seconds: float = Field(default=_LIMITS.seconds, gt=0)
+    tokens: int = Field(default=_LIMITS.tokens, ge=1)
 
 
 class SamplingSpec(_Strict):
@@ -50,7 +52,7 @@ class SamplingSpec(_Strict):
 
     temperature: float = Field(default=0.0, ge=0, le=5)
     top_p: float = Field(default=1.0, gt=0, le=1)
-    max_tokens: int = Field(default=Sampling.max_tokens, ge=1)
+    max_tokens: int = Field(default=_SAMPLING.max_tokens, ge=1)
     seed: int | None = None
 
 
@@ -63,11 +65,16 @@ class AgentSpec(_Strict):
     instructions: str = ""
     tools: list[str] = Field(default_factory=list)
     """`code_interpreter`, or `FILE.py:FUNCTION` with the file beside the YAML file."""
-    shields: str | ShieldsSpec = "auto"
+    shields: ShieldsSpec = Field(default_factory=ShieldsSpec)
     memory: str | None = None
     """A database's path beside the YAML file, `temporary`, or nothing for the user's own."""
     limits: LimitsSpec = Field(default_factory=LimitsSpec)
     sampling: SamplingSpec = Field(default_factory=SamplingSpec)
+
+    @field_validator("shields", mode="before")
+    @classmethod
+    def _short(cls, value: object) -> object:
+        return {"model": value} if isinstance(value, str) else value
 
 
 def load_agent(
@@ -103,22 +110,17 @@ def _build(
             tools.append(_tool(path.parent, name))
         except ConfigError as error:
             raise ConfigError(f"{path}:{document.line(('tools', i))}: {error}") from error
-    guard: str | GuardSettings = spec.shields if isinstance(spec.shields, str) else _guard(spec)
     if memory is None and spec.memory is not None:
         own = spec.memory
         memory = own if own == "temporary" else path.parent / Path(own).expanduser()
-    if shields is not None:
-        kept = isinstance(guard, GuardSettings) and shields not in ("auto", "none")
-        guard = (
-            replace(guard, model=shields) if isinstance(guard, GuardSettings) and kept else shields
-        )
+    guard = shields or spec.shields.model
     try:
         return Agent(
             name=spec.name,
             model=model or spec.model,
             instructions=spec.instructions.strip(),
             tools=tools,
-            shields=guard,
+            shields=guard if guard in ("auto", "none") else _guard(guard, spec.shields),
             limits=Limits(**spec.limits.model_dump()),
             sampling=Sampling(**spec.sampling.model_dump()),
             memory=memory,
@@ -128,11 +130,8 @@ def _build(
         raise ConfigError(f"{path}:{document.line((key,))}: {error}") from error
 
 
-def _guard(spec: AgentSpec) -> GuardSettings:
-    assert isinstance(spec.shields, ShieldsSpec)
-    return GuardSettings(
-        model=spec.shields.model, policy=spec.shields.policy, threshold=spec.shields.threshold
-    )
+def _guard(model: str, spec: ShieldsSpec) -> GuardSettings:
+    return GuardSettings(model=model, policy=spec.policy, threshold=spec.threshold)
 
 
 def _tool(folder: Path, name: str) -> Tool | Callable[..., Any]:
@@ -174,8 +173,8 @@ def _module(path: Path) -> object:
 
 def _complaint(path: Path, document: Located, error: ValidationError) -> str:
     """The first thing that is wrong, with its line, its key and the remedy."""
-    details = min(error.errors(include_url=False), key=lambda e: document.line(_place(e)))
-    place = _place(details)
+    details = min(error.errors(include_url=False), key=lambda e: document.line(e["loc"]))
+    place = details["loc"]
     line = document.line(place)
     key = ".".join(str(part) for part in place)
     if details["type"] == "extra_forbidden":
@@ -186,11 +185,6 @@ def _complaint(path: Path, document: Located, error: ValidationError) -> str:
     if details["type"] == "missing":
         return f"{path}:{line}: the key {key!r} is missing. Add it."
     return f"{path}:{line}: {key}: {details['msg']}, not {details['input']!r}. Mend that line."
-
-
-def _place(details: ErrorDetails) -> tuple[str | int, ...]:
-    """The keys that lead to an error, without the names that pydantic gives a union's branches."""
-    return tuple(part for part in details["loc"] if part not in ("str", "ShieldsSpec"))
 
 
 def _known_keys(place: tuple[str | int, ...]) -> list[str]:

@@ -189,8 +189,8 @@ class TurnRun:
                     async for event in events:
                         yield event
         self._usage += finish.usage
-        message, deltas = parser.finish(finish.reason)
-        for delta in deltas:
+        message = parser.finish(finish.reason)
+        for delta in parser.deltas:
             if isinstance(delta, ParsedText) and (out := self._gate.feed(delta.text)):
                 yield TextDelta(text=out)
         async with aclosing(self._judged(last=True)) as events:

@@ -183,3 +183,12 @@ async def models_pull(model: str) -> int:
     from corral.cli.models import pull
 
     return await pull(model)
+
+
+@main.command()
+@_command
+async def doctor() -> int:
+    """Say what this machine can do, and what would mend what it can't."""
+    from corral.cli.doctor import examine
+
+    return await examine()

@@ -92,7 +92,8 @@ def load_folder(folder: Path, name: str) -> tuple[Any, LlamaTokenizer]:
     `name` is what errors call it. Blocking: seconds to minutes.
 
     Raises:
-        RuntimeUnavailable: Not a Llama model's folder, damaged, too large for the memory, or an
+        ConfigError: The folder is no model's.
+        RuntimeUnavailable: No Llama model, damaged, too large for the memory, or an
             extra is missing.
     """
     _check_folder(folder, name)
@@ -127,14 +128,14 @@ def load_folder(folder: Path, name: str) -> tuple[Any, LlamaTokenizer]:
 def _check_folder(folder: Path, name: str) -> None:
     for needed, what in (("config.json", "model"), ("tokenizer.json", "fast tokenizer")):
         if not (folder / needed).is_file():
-            raise RuntimeUnavailable(
+            raise ConfigError(
                 f"The folder {str(folder)!r} (model {name!r}) holds no {needed}, so it is no "
                 f"{what} that transformers can load. "
                 "Name a folder in Hugging Face's layout: config.json, tokenizer.json, "
                 "*.safetensors."
             )
     if not any(folder.glob("*.safetensors")):
-        raise RuntimeUnavailable(
+        raise ConfigError(
             f"The folder {str(folder)!r} (model {name!r}) holds no *.safetensors file. Other "
             "kinds of weights can run code while "
             "they load, and are not read: convert them to safetensors."

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from corral.tools.code_interpreter import CodeInterpreter
 from corral.tools.function import FunctionTool, tool
 from corral.tools.tool import Tool, ToolContext, ToolOutput
 
-__all__ = ["FunctionTool", "Tool", "ToolContext", "ToolOutput", "tool"]
+__all__ = ["CodeInterpreter", "FunctionTool", "Tool", "ToolContext", "ToolOutput", "tool"]

@@ -20,10 +20,10 @@ from pydantic import (
     ConfigDict,
     Field,
     JsonValue,
-    TypeAdapter,
     ValidationError,
     create_model,
 )
+from pydantic_core import from_json, to_json
 
 from corral.errors import ConfigError, ToolError
 from corral.messages import ToolSpec
@@ -34,8 +34,6 @@ __all__ = ["FunctionTool", "tool"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-_Jsonable: TypeAdapter[Any] = TypeAdapter(Any)
 
 
 class FunctionTool(Generic[P, R]):
@@ -82,7 +80,8 @@ class FunctionTool(Generic[P, R]):
         else:
             result = await anyio.to_thread.run_sync(lambda: function(**values))
         try:
-            return ToolOutput(content=_Jsonable.dump_python(result, mode="json"))
+            # Through JSON and back, so that nothing reaches the log that JSON can't hold.
+            return ToolOutput(content=from_json(to_json(result, inf_nan_mode="null")))
         except Exception as error:
             raise ToolError(
                 f"{self.__name__} returned a {type(result).__name__}, which can't be written as "

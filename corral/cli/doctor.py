@@ -1,0 +1,46 @@
+"""`corral doctor`: what this machine can do, and what would mend what it can't."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import anyio.to_thread
+import click
+
+from corral.memory.sqlite import default_path
+from corral.model_runtime.opening import BUNDLED
+from corral.tools.sandbox import probe
+
+__all__ = ["examine"]
+
+_LOCAL = ("torch", "transformers", "safetensors", "tokenizers", "gguf")
+
+
+async def examine() -> int:
+    """Print a line per finding; the exit code is 1 where untrusted code can't be confined."""
+    report = await anyio.to_thread.run_sync(probe)
+    if report.levels:
+        click.echo(f"sandbox  level {report.levels[0]} (Landlock {report.landlock})")
+    else:
+        click.echo("sandbox  none: the code interpreter will not run here")
+    for level, why in report.problems.items():
+        click.echo(f"         {level}: {why}")
+    for remedy in report.remedies:
+        click.echo(f"         {remedy}")
+    missing = [name for name in _LOCAL if importlib.util.find_spec(name) is None]
+    if missing:
+        needed = ", ".join(missing)
+        click.echo(f"local    can't run models: no {needed}. pip install 'llama-corral[local]'")
+    else:
+        click.echo("local    can run models in this process")
+        for name in BUNDLED:
+            click.echo(f"         {name}: {_ready(name)}")
+    click.echo(f"memory   {default_path()}")
+    return 0 if report.levels else 1
+
+
+def _ready(name: str) -> str:
+    from corral.model_runtime.cria.fetch import is_ready
+
+    folder = is_ready(name)
+    return f"ready in {folder}" if folder else f"not fetched yet: corral models pull {name}"

@@ -1,0 +1,328 @@
+"""The parser: pieces of a model's output in, an assistant's message out."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from corral.messages import AssistantMessage, InvalidCall, StopReason, ToolCall, ToolSpec
+from corral.model_runtime.parser.checking import check_calls, explain
+from corral.model_runtime.parser.deltas import CallStarted, Delta, TextDelta
+from corral.model_runtime.parser.gate import Gate
+from corral.model_runtime.parser.hint import quotes_call
+from corral.model_runtime.parser.literals import Fault
+from corral.model_runtime.parser.offer import Found, Offer
+from corral.model_runtime.parser.reader import Reading, read_message
+from corral.model_runtime.parser.region import PYTHON_TAG, Turn
+from corral.model_runtime.runtime import Piece
+
+__all__ = ["OutputParser", "ParserOptions", "parse_output", "pieces_from_text"]
+
+_STOPS: dict[str, StopReason | None] = {
+    "<|eot_id|>": "end_of_turn",
+    "<|eom_id|>": "end_of_message",
+    "<|end_of_text|>": "end_of_turn",
+    "<|start_header_id|>": None,
+    "<|begin_of_text|>": None,
+}
+"""Tokens that end a message, and the reason to stop that each stands for.
+
+A header means that the model goes on to play another part, which says nothing of whether its
+message was whole.
+"""
+
+_CONTROL = (*_STOPS, "<|end_header_id|>", PYTHON_TAG)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParserOptions:
+    """How strictly output is read.
+
+    Attributes:
+        strict: Whether anything that would have to be mended is an error instead.
+        coerce: Whether arguments of a wrong type are mended where that loses nothing.
+        validate: Whether arguments are checked against the tool's schema.
+        parallel: Whether a message may hold more than one call.
+        enabled: Whether calls are looked for at all; without, every message is text. Off is right
+            when the model may not call a tool, or is to answer in a given form.
+        max_calls: How many calls a message may hold.
+        builtins: Llama's own tools that were offered, such as `"brave_search"`.
+    """
+
+    strict: bool = False
+    coerce: bool = True
+    validate: bool = True
+    parallel: bool = True
+    enabled: bool = True
+    max_calls: int = 16
+    builtins: tuple[str, ...] = ()
+
+
+def _new_id() -> str:
+    return f"call_{secrets.token_hex(8)}"
+
+
+class OutputParser:
+    """Turns one message of a model into text and calls, as it comes.
+
+        parser = OutputParser(tools)
+        async for piece in ...:
+            for delta in parser.feed(piece):
+                ...
+        message = parser.finish(reason)
+        for delta in parser.deltas:
+            ...
+
+    However the output is cut into pieces, the message is the same (but for its calls' ids), and so
+    is the text of all `TextDelta`s together. That text is the message's, with two exceptions: where
+    calls follow or precede prose the message has it without blanks at its ends, and prose that came
+    before a broken call stays said.
+
+    No method raises, whatever the model wrote.
+
+    Args:
+        tools: What the model was offered. A tool whose spec was made without `parameters` takes
+            any; one of kind `code_interpreter` takes code behind `<|python_tag|>`.
+        options: How strictly to read.
+        new_id: Makes the ids of calls.
+    """
+
+    _watched = True
+
+    def __init__(
+        self,
+        tools: Sequence[ToolSpec],
+        *,
+        options: ParserOptions = ParserOptions(),
+        new_id: Callable[[], str] = _new_id,
+    ) -> None:
+        """See the class."""
+        self.deltas: tuple[Delta, ...] = ()
+        """What `finish` let go: the text that had to wait, and the calls not yet told of."""
+        self._options = options
+        self._new_id = new_id
+        self._offer = Offer(tools, options.builtins) if options.enabled else Offer(())
+        self._gate = Gate(self._offer) if self._watched else None
+        self._parts: list[str] = []
+        self._length = 0
+        self._tags: list[int] = []
+        self._header: list[str] | None = None
+        self._headed = False
+        self._newlines = 0
+        self._at_start = True
+        self._whole = True
+        self._ended = False
+        self._discarded = False
+        self._stop: StopReason | None = None
+        self._message: AssistantMessage | None = None
+
+    def feed(self, piece: Piece) -> list[Delta]:
+        """Take the next piece of output: what may be told of it now."""
+        if self._message is not None:
+            return []
+        text = piece.text
+        if not text.isascii():
+            text = self._storable(text)
+        if self._ended:
+            self._discarded = self._discarded or (not piece.is_special and not text.isspace())
+            return []
+        if piece.is_special:
+            return self._control(text)
+        if self._header is not None:
+            self._header.append(text)
+            return []
+        return self._text(text)
+
+    def finish(self, stop_reason: StopReason = "unknown") -> AssistantMessage:
+        """End the message, and read it.
+
+        Args:
+            stop_reason: Why the model stopped. An end token among the pieces knows better.
+
+        Returns:
+            The message. What could not be told before is in `deltas`.
+        """
+        if self._message is None:
+            if self._header is not None:
+                self._discarded = True
+            self._message = self._read(self._stop or stop_reason)
+        return self._message
+
+    # -- taking pieces
+
+    def _storable(self, text: str) -> str:
+        """Text as it can be stored and sent: halves of characters, which can't be, replaced."""
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            self._whole = False
+            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return text
+
+    def _text(self, text: str) -> list[Delta]:
+        while self._newlines and text.startswith("\n"):
+            text = text[1:]
+            self._newlines -= 1
+        if not text:
+            return []
+        self._newlines = 0
+        self._at_start = self._at_start and text.isspace()
+        self._parts.append(text)
+        self._length += len(text)
+        return self._gate.text(text) if self._gate is not None else []
+
+    def _control(self, token: str) -> list[Delta]:
+        if self._header is not None:
+            return self._end_header(token)
+        if token == PYTHON_TAG and self._offer:
+            self._newlines = 0
+            self._at_start = False
+            self._tags.append(self._length)
+            self._parts.append(token)
+            self._length += len(token)
+            return self._gate.tag() if self._gate is not None else []
+        if token == "<|start_header_id|>" and self._at_start and not self._headed:
+            self._header = []
+            self._headed = True
+            return []
+        if token == "<|begin_of_text|>" and self._at_start:
+            return []
+        if token in _STOPS:
+            self._ended = True
+            self._stop = _STOPS[token]
+            self._discarded = self._stop is None
+            return []
+        return self._text(token)
+
+    def _end_header(self, token: str) -> list[Delta]:
+        """Behind a header's role: the assistant's own is passed over, any other ends it all."""
+        role = "".join(self._header or ()).strip()
+        self._header = None
+        if token == "<|end_header_id|>" and role == "assistant":
+            self._newlines = 2
+        else:
+            self._ended = self._discarded = True
+        return []
+
+    # -- reading
+
+    def _read(self, stop: StopReason) -> AssistantMessage:
+        text = "".join(self._parts)
+        turn = Turn(self._offer, stop)
+        if not self._offer:
+            return self._say(turn, text)
+        try:
+            reading = read_message(turn, text, self._tags)
+            if not reading.calls:
+                return self._say(turn, text)
+            if self._discarded:
+                turn.warn(["discarded_after_stop"])
+            if not self._whole:
+                raise Fault("invalid_unicode")
+            calls = check_calls(turn, reading.calls, self._options)
+        except Fault as fault:
+            return self._fail(turn, text, fault)
+        except RecursionError:
+            return self._fail(turn, text, Fault("too_deep"))
+        return self._call(turn, reading, calls)
+
+    def _say(self, turn: Turn, text: str) -> AssistantMessage:
+        """The message that is all text."""
+        self._let_go(text)
+        warnings = ["discarded_after_stop"] if self._discarded else []
+        if self._offer and quotes_call(text, self._offer):
+            warnings.append("possible_tool_call")
+        return AssistantMessage(text=text, stop_reason=turn.stop, warnings=tuple(warnings))
+
+    def _call(self, turn: Turn, reading: Reading, found: Sequence[Found]) -> AssistantMessage:
+        """The message that holds calls."""
+        before, after = reading.before.strip(), reading.after
+        calls = tuple(
+            ToolCall(id=self._new_id(), name=call.name, arguments=call.arguments) for call in found
+        )
+        text = f"{before}\n{after}" if before and after else before or after
+        if self._gate is not None:
+            released = bool(self._gate.released)
+            last = ("\n" + after if after else "") if released else text
+            told = len(self._gate.started)
+            self.deltas = (
+                *((TextDelta(last),) if last else ()),
+                *(CallStarted(at, call.name) for at, call in enumerate(calls) if at >= told),
+            )
+        return AssistantMessage(
+            text=text, calls=calls, stop_reason=turn.stop, warnings=tuple(turn.warnings)
+        )
+
+    def _fail(self, turn: Turn, text: str, fault: Fault) -> AssistantMessage:
+        """The message that begins a call and can't be read as one."""
+        at = turn.tagged_at
+        before = text[: at - len(PYTHON_TAG)] if at >= 0 else ""
+        raw = text[at:] if at >= 0 else text
+        self._let_go(before)
+        invalid = InvalidCall(
+            id=self._new_id(),
+            raw=raw,
+            code=fault.code,
+            message=explain(fault, raw, self._offer),
+            tagged=at >= 0,
+        )
+        return AssistantMessage(text=before, invalid=invalid, stop_reason=turn.stop)
+
+    def _let_go(self, text: str) -> None:
+        """Tell what has not left of a text."""
+        if self._gate is not None:
+            rest = text[sum(map(len, self._gate.released)) :]
+            self.deltas = (TextDelta(rest),) if rest else ()
+
+
+class _WholeParser(OutputParser):
+    """A parser whose deltas nobody reads, so that none are made."""
+
+    _watched = False
+
+
+def parse_output(
+    output: str | Iterable[Piece],
+    *,
+    tools: Sequence[ToolSpec],
+    stop_reason: StopReason = "unknown",
+    options: ParserOptions = ParserOptions(),
+    new_id: Callable[[], str] = _new_id,
+) -> AssistantMessage:
+    """Read a whole message. It never raises.
+
+    Args:
+        output: What the model wrote. A string holds no control tokens, whatever it looks like; see
+            `pieces_from_text` for strings that do.
+        tools: What the model was offered.
+        stop_reason: Why it stopped.
+        options: How strictly to read.
+        new_id: Makes the ids of calls.
+    """
+    parser = _WholeParser(tools, options=options, new_id=new_id)
+    for piece in (Piece(output),) if isinstance(output, str) else output:
+        parser.feed(piece)
+    return parser.finish(stop_reason)
+
+
+def pieces_from_text(text: str) -> list[Piece]:
+    """Cut a string into text and control tokens, for servers that give only strings.
+
+    Use it only where control tokens are known to be left in the string: from then on, the model's
+    own spelling of a token's name can't be told from the token.
+    """
+    pieces: list[Piece] = []
+    start = pos = 0
+    while (pos := text.find("<|", pos)) >= 0:
+        token = next((token for token in _CONTROL if text.startswith(token, pos)), None)
+        if token is None:
+            pos += 2
+            continue
+        if pos > start:
+            pieces.append(Piece(text[start:pos]))
+        pieces.append(Piece(token, is_special=True))
+        start = pos = pos + len(token)
+    if start < len(text):
+        pieces.append(Piece(text[start:]))
+    return pieces

@@ -1,0 +1,76 @@
+"""The README's blocks and the examples do what they say, on the real demonstration model."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", (ROOT / "README.md").read_text(), re.M | re.S)
+PYTHON = [code for language, code in BLOCKS if language == "python"]
+YAML = [code for language, code in BLOCKS if language == "yaml"]
+SHELL = [code for language, code in BLOCKS if language in ("sh", "bash", "console")]
+
+
+@pytest.fixture(scope="module", autouse=True)
+async def fetched(cria, cria_guard) -> None:
+    """The models are in the cache."""
+
+
+def run_python(code: str, folder: Path) -> str:
+    env = {**os.environ, "CORRAL_DATA": str(folder / "data")}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=env,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_quickstart_answers(tmp_path: Path):
+    out = run_python((ROOT / "examples" / "quickstart.py").read_text(), tmp_path)
+    lines = out.splitlines()
+    assert "1047" in lines[0] and "shipped" in lines[0].lower()
+    assert "turn_finished" in lines
+    assert lines[-1] == "answered"
+
+
+def test_the_readme_shows_the_quickstart_as_it_is():
+    assert (ROOT / "examples" / "quickstart.py").read_text() in PYTHON
+    assert (ROOT / "examples" / "assistant.yaml").read_text() in YAML
+
+
+@pytest.mark.parametrize("code", [c for c in PYTHON if "quickstart" not in c])
+def test_the_readmes_python_runs(code: str, tmp_path: Path):
+    quickstart = (ROOT / "examples" / "quickstart.py").read_text()
+    if code != quickstart:
+        run_python(code, tmp_path)
+
+
+def test_the_readmes_commands_exist():
+    from click.testing import CliRunner
+
+    from corral.cli import main
+
+    commands = [
+        line.removeprefix("$ ").split("#")[0].split()
+        for block in SHELL
+        for line in block.splitlines()
+    ]
+    ours = [c for c in commands if c and c[0].endswith("corral")]
+    assert ours
+    for words in ours:
+        path = [w for w in words[1:3] if w in ("run", "chat", "sessions", "models", "list", "pull")]
+        assert CliRunner().invoke(main, [*path, "--help"]).exit_code == 0, words
+    for words in commands:
+        if words and words[0].startswith("scripts/"):
+            assert os.access(ROOT / words[0], os.X_OK), words

@@ -1,0 +1,370 @@
+"""Programs that attack the machine they run on: on every level they gain nothing, and harm nothing.
+
+The corpus lies in `attacks/`; see the README there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from corral.tools.sandbox import Level, Permissions, SandboxResult, _libc, probe
+from corral.tools.sandbox.run import run_at
+
+ATTACKS = Path(__file__).parent / "attacks"
+PROJECT = Path(__file__).parent.parent
+KINDS = ("secrecy", "integrity", "network", "processes", "kernel")
+NOBODY = 65534
+SECRET = "the secret of the test"
+
+# What the reduced level is known to let be found out: that a file exists, never what is in it. And only a privileged
+# process can empty its bounding set, which is of no use without new privileges.
+WAIVED: dict[Level, set[str]] = {
+    "namespaces": set(),
+    "reduced": {"find_out_that_the_secret_exists"},
+}
+if os.geteuid() != 0:
+    WAIVED["reduced"].add("bounding_set_by_prctl")
+
+pytestmark = pytest.mark.skipif(
+    not probe().levels, reason=f"no sandbox here: {dict(probe().problems)}"
+)
+
+
+@pytest.fixture(params=["namespaces", "reduced"])
+def level(request: pytest.FixtureRequest) -> Level:
+    if request.param not in probe().levels:
+        pytest.skip(f"not on this machine: {probe().problems[request.param]}")
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def targets() -> Iterator[dict[str, Any]]:
+    with made_targets() as made:
+        yield made
+
+
+@contextlib.contextmanager
+def made_targets() -> Iterator[dict[str, Any]]:
+    """Real files, sockets and a process of this machine, as open to the attacker as they can be."""
+    root = os.geteuid() == 0
+    with contextlib.ExitStack() as stack:
+        home = Path(tempfile.mkdtemp(prefix=".corral-attacked-", dir=Path.home()))
+        stack.callback(shutil.rmtree, home)
+        tmp = Path(tempfile.mkdtemp(prefix="attacked-"))
+        stack.callback(shutil.rmtree, tmp)
+        files = {"home_secret": home / "secret", "tmp_secret": tmp / "secret"}
+        (tmp / "empty").mkdir()
+        for path in files.values():
+            path.write_text(SECRET)
+        for path in (home, tmp, tmp / "empty", *files.values()):
+            path.chmod(0o777 if path.is_dir() else 0o666)
+            if root:
+                os.chown(path, NOBODY, NOBODY)
+        listeners: dict[str, socket.socket] = {}
+        for name, family, kind, address in (
+            ("tcp", socket.AF_INET, socket.SOCK_STREAM, ("127.0.0.1", 0)),
+            ("udp", socket.AF_INET, socket.SOCK_DGRAM, ("127.0.0.1", 0)),
+            ("unix_stream", socket.AF_UNIX, socket.SOCK_STREAM, str(tmp / "stream")),
+            ("unix_datagram", socket.AF_UNIX, socket.SOCK_DGRAM, str(tmp / "datagram")),
+            ("unix_abstract", socket.AF_UNIX, socket.SOCK_STREAM, f"\0corral-{tmp.name}"),
+        ):
+            one = stack.enter_context(socket.socket(family, kind))
+            one.bind(address)
+            one.setblocking(False)
+            if kind == socket.SOCK_STREAM:
+                one.listen()
+            listeners[name] = one
+        for name in ("stream", "datagram"):
+            (tmp / name).chmod(0o777)
+        victim = stack.enter_context(
+            subprocess.Popen(["/bin/sleep", "600"], **({"user": NOBODY} if root else {}))
+        )
+        stack.callback(victim.kill)
+        os.environ["CORRAL_TEST_SECRET"] = SECRET
+        stack.callback(os.environ.pop, "CORRAL_TEST_SECRET", None)
+        yield {
+            **{name: str(path) for name, path in files.items()},
+            "home": str(Path.home()),
+            "empty_folder": str(tmp / "empty"),
+            "project_file": str(PROJECT / "pyproject.toml"),
+            "packages": next(p for p in sys.path if p.endswith("-packages")),
+            "env_name": "CORRAL_TEST_SECRET",
+            "pid": victim.pid,
+            "host_pid": os.getpid(),
+            "host_group": os.getpgrp(),
+            "tcp": listeners["tcp"].getsockname()[1],
+            "udp": listeners["udp"].getsockname()[1],
+            "unix_stream": str(tmp / "stream"),
+            "unix_datagram": str(tmp / "datagram"),
+            "unix_abstract": f"corral-{tmp.name}",
+            "victim": victim,
+            "listeners": listeners,
+            "folders": (home, tmp),
+        }
+
+
+async def attack(
+    kind: str, level: Level, targets: dict[str, Any], without: frozenset[str] = frozenset()
+) -> dict[str, str]:
+    """Run one file of the corpus; what each attempt gained, by its name."""
+    plain = {k: v for k, v in targets.items() if isinstance(v, str | int)}
+    stdin = json.dumps({**plain, "level": level}).encode() + b"\n"
+    source = (ATTACKS / f"{kind}.py").read_text()
+    code = "\n".join([(ATTACKS / "prelude.py").read_text(), source, "run_attempts()"])
+    permissions = Permissions(wall_seconds=20)
+    result = await run_at(level, code, permissions=permissions, stdin=stdin, without=without)
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    # A program that ended early would have hidden the attempts that were still to come.
+    assert len(lines) == source.count("\n@attempt\n"), (result.signal, result.stderr, lines[-1:])
+    assert not [line for line in lines if line[1] == "BROKEN"]
+    return {name: detail for name, verdict, detail in lines if verdict == "GAINED"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_an_attack_gains_nothing(kind: str, level: Level, targets: dict[str, Any]) -> None:
+    gained = await attack(kind, level, targets)
+    assert gained.keys() <= WAIVED[level], gained
+    assert SECRET not in str(gained)
+
+
+def test_nothing_of_the_host_was_harmed(targets: dict[str, Any]) -> None:
+    home, tmp = targets["folders"]
+    assert targets["victim"].poll() is None
+    assert os.getpriority(os.PRIO_PROCESS, targets["pid"]) == os.getpriority(os.PRIO_PROCESS, 0)
+    assert os.sched_getaffinity(targets["pid"]) == os.sched_getaffinity(0)
+    assert sorted(os.listdir(tmp)) == ["datagram", "empty", "secret", "stream"]
+    assert os.listdir(home) == ["secret"]
+    for name in ("home_secret", "tmp_secret"):
+        path = Path(targets[name])
+        assert path.read_text() == SECRET
+        assert path.stat().st_mode & 0o777 == 0o666
+        assert path.stat().st_mtime > 1
+        assert os.listxattr(path) == []
+    for name, listener in targets["listeners"].items():
+        with pytest.raises(BlockingIOError):
+            listener.accept() if "datagram" not in name and name != "udp" else listener.recv(10)
+
+
+@pytest.mark.parametrize(
+    ("level", "without", "kind", "expected"),
+    [
+        ("reduced", "landlock", "secrecy", {"read_temporary_secret", "read_through_folder_link"}),
+        ("reduced", "landlock", "integrity", {"overwrite_the_secret", "replace_the_secret"}),
+        ("reduced", "seccomp", "network", {"udp", "kernel_crypto"}),
+        ("reduced", "seccomp", "integrity", {"change_mode", "change_times"}),
+        ("reduced", "seccomp", "processes", {"fork", "subprocess_run", "slow_the_victim"}),
+        ("reduced", "seccomp", "kernel", {"unshare_user", "io_uring_setup", "filter_missing"}),
+        ("reduced", "limits", "kernel", {"raise_cpu_limit", "raise_memory_limit"}),
+        ("namespaces", "seccomp", "kernel", {"unshare_user", "io_uring_setup"}),
+        ("namespaces", "seccomp", "network", {"tcp_any_socket", "kernel_crypto"}),
+    ],
+)
+async def test_an_attack_succeeds_where_the_layer_against_it_is_left_out(
+    level: Level, without: str, kind: str, expected: set[str]
+) -> None:
+    if level not in probe().levels:
+        pytest.skip(f"not on this machine: {probe().problems[level]}")
+    # Targets of its own, since these are harmed.
+    with made_targets() as made:
+        gained = await attack(kind, level, made, frozenset({without}))
+    assert expected & gained.keys(), gained
+
+
+@pytest.mark.parametrize("kind", ["secrecy", "integrity", "processes"])
+async def test_namespaces_hold_without_landlock(kind: str, targets: dict[str, Any]) -> None:
+    if "namespaces" not in probe().levels:
+        pytest.skip(f"not on this machine: {probe().problems['namespaces']}")
+    assert not await attack(kind, "namespaces", targets, frozenset({"landlock"}))
+
+
+# --- attempts that end the program or starve it ---
+
+
+@pytest.fixture
+def nothing_left_behind() -> Iterator[None]:
+    """Adopt whatever a call leaves running, and fail if there is anything."""
+    _libc.prctl(36, 1)
+    before = children()
+    yield
+    assert children() <= before
+    _libc.prctl(36, 0)
+
+
+def children() -> set[int]:
+    found: set[int] = set()
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):
+            found |= {int(pid) for pid in (task / "children").read_text().split()}
+    return found
+
+
+SMALL = Permissions(
+    wall_seconds=15,
+    cpu_seconds=1,
+    memory_bytes=256 << 20,
+    disk_bytes=16 << 20,
+    files=200,
+    output_bytes=10_000,
+)
+
+
+# For programs that never end by themselves.
+BRIEF = SMALL.model_copy(update={"wall_seconds": 0.7})
+
+
+async def alone(name: str, level: Level, permissions: Permissions = SMALL) -> SandboxResult:
+    code = (ATTACKS / "alone" / f"{name}.py").read_text()
+    result = await run_at(level, code, permissions=permissions)
+    assert "GAINED" not in result.stdout
+    assert len(result.stdout.encode("utf-8", "replace")) <= 3 * permissions.output_bytes
+    return result
+
+
+@pytest.mark.usefixtures("nothing_left_behind")
+class TestAlone:
+    @pytest.mark.parametrize("name", ["x32_call", "i386_call"])
+    async def test_a_call_by_another_machines_table_is_the_end(
+        self, name: str, level: Level
+    ) -> None:
+        if os.uname().machine != "x86_64":
+            pytest.skip("there are such tables on x86_64 alone")
+        assert (await alone(name, level)).signal == signal.SIGSYS
+
+    async def test_a_fork_bomb_starts_nothing(self, level: Level) -> None:
+        assert (await alone("fork_bomb", level)).stdout == "0 1\n"
+
+    async def test_a_fork_bomb_stays_small_where_processes_are_allowed(self) -> None:
+        if "namespaces" not in probe().levels:
+            pytest.skip("processes need the level namespaces")
+        result = await alone("fork_bomb", "namespaces", BRIEF.model_copy(update={"processes": 8}))
+        assert result.over in ("wall", "cpu", "memory", None)
+
+    async def test_a_thread_bomb_stays_small(self, level: Level) -> None:
+        result = await alone(
+            "thread_bomb", level, SMALL.model_copy(update={"memory_bytes": 1 << 30})
+        )
+        assert int(result.stdout) < 2000
+
+    @pytest.mark.parametrize(
+        "name", ["memory_bomb", "memory_bomb_by_maps", "memory_bomb_by_number"]
+    )
+    async def test_memory_runs_out_early(self, name: str, level: Level) -> None:
+        result = await alone(name, level, SMALL.model_copy(update={"cpu_seconds": 5}))
+        assert result.exit_code == 1
+        assert "MemoryError" in result.stderr or "OSError" in result.stderr
+
+    async def test_many_processes_share_one_limit_of_memory(self) -> None:
+        if "namespaces" not in probe().levels:
+            pytest.skip("processes need the level namespaces")
+        code = (
+            "import os, time\n"
+            "for _ in range(6): os.fork() or (x := bytearray(100 << 20), time.sleep(60))\n"
+            "time.sleep(60)"
+        )
+        permissions = SMALL.model_copy(update={"processes": 10})
+        result = await run_at("namespaces", code, permissions=permissions)
+        assert result.over == "memory"
+
+    @pytest.mark.parametrize("name", ["output_flood", "error_flood"])
+    async def test_a_flood_of_output_is_cut(self, name: str, level: Level) -> None:
+        result = await alone(name, level, BRIEF)
+        assert result.truncated
+        assert result.over in ("cpu", "wall")
+        assert len(result.stdout) + len(result.stderr) == SMALL.output_bytes
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "busy_loop",
+            "busy_loop_that_ignores_signals",
+            "busy_in_native_code",
+            "slow_regular_expression",
+        ],
+    )
+    async def test_a_busy_loop_ends(self, name: str, level: Level) -> None:
+        assert (await alone(name, level, BRIEF)).over in ("cpu", "wall")
+
+    @pytest.mark.parametrize("name", ["sleep", "close_everything"])
+    async def test_waiting_for_ever_ends(self, name: str, level: Level) -> None:
+        result = await alone(name, level, BRIEF)
+        assert result.timed_out and result.over == "wall" and result.exit_code is None
+
+    @pytest.mark.parametrize(
+        "name", ["stack_overflow", "native_stack_overflow", "segmentation_fault", "nested_source"]
+    )
+    async def test_a_crash_is_the_programs_alone(self, name: str, level: Level) -> None:
+        result = await alone(name, level)
+        assert result.exit_code != 0
+
+    @pytest.mark.parametrize("name", ["disk_fill", "disk_fill_in_temporary_folder"])
+    async def test_the_disk_is_not_filled(self, name: str, level: Level) -> None:
+        result = await alone(name, level)
+        assert result.over == "disk" or "stopped 28" in result.stdout
+
+    async def test_inodes_are_not_filled(self, level: Level) -> None:
+        result = await alone("inode_fill", level)
+        assert result.over == "files" or "stopped 2" in result.stdout
+
+    async def test_a_huge_file_is_refused(self, level: Level) -> None:
+        assert (await alone("huge_file", level)).stdout == "stopped 27\n"
+
+    @pytest.mark.parametrize("name", ["deep_folders", "links_everywhere", "unlistable_folders"])
+    async def test_a_hostile_tree_is_cleaned_away(self, name: str, level: Level) -> None:
+        permissions = SMALL.model_copy(update={"files": 5000})
+        before = leftovers()
+        result = await alone(name, level, permissions)
+        assert result.exit_code == 0 or result.over == "files"
+        assert leftovers() <= before
+
+    async def test_descriptors_run_out_early(self, level: Level) -> None:
+        assert (await alone("descriptor_flood", level)).stdout == "True 24\n"
+
+    async def test_killing_everything_kills_only_itself(self, level: Level) -> None:
+        user = {"user": NOBODY} if os.geteuid() == 0 else {}
+        with subprocess.Popen(["/bin/sleep", "60"], **user) as bystander:
+            await alone("kill_everything", level)
+            assert bystander.poll() is None
+            bystander.kill()
+
+    async def test_a_daemon_does_not_outlive_the_call(self) -> None:
+        if "namespaces" not in probe().levels:
+            pytest.skip("processes need the level namespaces")
+        permissions = SMALL.model_copy(update={"processes": 4})
+        result = await alone("daemon", "namespaces", permissions)
+        assert result.stdout == "left one behind\n"
+        assert result.exit_code == 0
+
+    async def test_the_launchers_words_can_not_be_forged(self, level: Level) -> None:
+        result = await alone("forged_status", level)
+        assert (result.exit_code, result.over) == (7, None)
+
+    async def test_bytes_that_are_not_text_are_shown_as_such(self, level: Level) -> None:
+        result = await alone("not_text", level)
+        assert result.exit_code == 0
+        assert "\ufffd" in result.stdout and result.stderr == "\ufffd\ufffd\0"
+
+    @pytest.mark.parametrize(
+        "name", ["replaced_builtins", "frames_of_the_launcher", "exception_that_wont_print"]
+    )
+    async def test_meddling_with_the_interpreter_harms_only_the_program(
+        self, name: str, level: Level
+    ) -> None:
+        assert (await alone(name, level)).over is None
+        assert (await run_at(level, "17 * 23")).stdout == "391\n"
+
+
+def leftovers() -> set[str]:
+    return {name for name in os.listdir(tempfile.gettempdir()) if name.startswith("corral-")}

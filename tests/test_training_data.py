@@ -1,0 +1,234 @@
+"""The training data: calls that fit their tools, programs that print what is said, splits that share nothing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import islice
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from corral.messages import AssistantMessage, Message, ToolResult, ToolSpec, UserMessage
+from training.conversations import GuardExample, Tree, cria_trees, guard_examples
+from training.data.core import split_of
+from training.data.everyday import entries
+from training.data.programs import run
+
+SPLITS = ("train", "validation", "heldout")
+
+
+def trees(split: str, most: int = 60, seed: int = 3) -> list[Tree]:
+    return list(islice(cria_trees(seed, split), most))
+
+
+def asked(tree: Tree) -> Iterator[str]:
+    for branch in tree.branches:
+        yield from (m.text for m in branch if isinstance(m, UserMessage))
+
+
+def called(branch: tuple[Message, ...]) -> Iterator[tuple[AssistantMessage, list[ToolResult]]]:
+    """Each message with calls, and the results that stand right behind it."""
+    for place, message in enumerate(branch):
+        if isinstance(message, AssistantMessage) and message.calls:
+            behind = branch[place + 1 : place + 1 + len(message.calls)]
+            yield message, [m for m in behind if isinstance(m, ToolResult)]
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_the_same_seed_gives_the_same_data_and_another_seed_other_data(split: str) -> None:
+    assert trees(split, 10) == trees(split, 10)
+    assert trees(split, 10) != trees(split, 10, seed=4)
+    guarded = list(islice(guard_examples(1, split), 40))
+    assert guarded == list(islice(guard_examples(1, split), 40))
+    assert guarded != list(islice(guard_examples(2, split), 40))
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_branches_alternate_and_end_with_the_assistant_and_every_call_has_its_result(
+    split: str,
+) -> None:
+    for tree in trees(split):
+        assert len(tree.branches) == 8
+        for branch in tree.branches:
+            assert isinstance(branch[0], UserMessage)
+            assert isinstance(branch[-1], AssistantMessage)
+            assert branch[-1].text
+            assert not branch[-1].calls
+            ids: list[str] = []
+            for before, after in zip(branch, branch[1:], strict=False):
+                assert not (
+                    isinstance(before, UserMessage) and not isinstance(after, AssistantMessage)
+                )
+            for message, results in called(branch):
+                assert [r.call_id for r in results] == list(message.call_ids)
+                assert [r.name for r in results] == [c.name for c in message.calls]
+                ids += message.call_ids
+            assert len(ids) == len(set(ids))
+            assert len(ids) == sum(isinstance(m, ToolResult) for m in branch)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_every_call_is_of_an_offered_tool_and_fits_its_schema(split: str) -> None:
+    for tree in trees(split, 150):
+        offered: dict[str, ToolSpec] = {tool.name: tool for tool in tree.tools}
+        assert len(offered) == len(tree.tools)
+        for tool in tree.tools:
+            Draft202012Validator.check_schema(tool.parameters)
+        for branch in tree.branches:
+            for message, _ in called(branch):
+                for call in message.calls:
+                    tool = offered[call.name]
+                    if tool.kind == "code_interpreter":
+                        assert list(call.arguments) == ["code"]
+                        assert message.stop_reason == "end_of_message"
+                        continue
+                    allowed = tool.parameters["properties"]
+                    assert isinstance(allowed, dict)
+                    assert call.arguments.keys() <= allowed.keys()
+                    Draft202012Validator(tool.parameters).validate(call.arguments)
+
+
+def test_every_program_prints_the_result_that_stands_behind_it() -> None:
+    ran = 0
+    for tree in trees("train", 120):
+        for branch in tree.branches:
+            for message, results in called(branch):
+                code = message.calls[0].arguments.get("code")
+                if message.calls[0].name != "code_interpreter" or not isinstance(code, str):
+                    continue
+                if "numpy" in code:  # taken as missing, whether or not this machine has it
+                    assert "ModuleNotFoundError" in str(results[0].content)
+                    continue
+                assert (results[0].content, results[0].is_error) == run(code)
+                ran += 1
+    assert ran > 150
+
+
+def test_answers_to_sums_repeat_the_printed_number() -> None:
+    checked = 0
+    for tree in trees("train", 120):
+        for branch in tree.branches:
+            for place, message in enumerate(branch[:-1]):
+                if not isinstance(message, ToolResult) or message.name != "code_interpreter":
+                    continue
+                printed, answer = str(message.content), branch[place + 1]
+                if message.is_error or not re.fullmatch(r"-?[\d.]+", printed):
+                    continue
+                if isinstance(answer, AssistantMessage) and answer.text:
+                    assert printed in answer.text
+                    checked += 1
+    assert checked > 100
+
+
+def test_follow_ups_use_the_number_that_the_answer_gave() -> None:
+    seen = 0
+    for tree in trees("train", 200):
+        for branch in tree.branches:
+            for place, message in enumerate(branch):
+                if isinstance(message, UserMessage) and message.text == "and add {n} to that":
+                    raise AssertionError("a slot was left unfilled")
+                if not isinstance(message, UserMessage) or not message.text.startswith(
+                    ("and add ", "Double that")
+                ):
+                    continue
+                before, call = branch[place - 1], branch[place + 1]
+                if (
+                    place
+                    and isinstance(before, AssistantMessage)
+                    and isinstance(call, AssistantMessage)
+                    and call.calls
+                ):
+                    number = re.search(r"-?\d[\d.]*\d|\d", str(call.calls[0].arguments["code"]))
+                    assert number
+                    assert number[0].lstrip("-") in before.text
+                    seen += 1
+    assert seen > 3
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_no_slot_is_left_unfilled(split: str) -> None:
+    for tree in trees(split, 200):
+        for branch in tree.branches:
+            for message in branch:
+                if isinstance(message, UserMessage | AssistantMessage):
+                    assert not re.search(r"\{[A-Za-z]\w*\}", message.text), message.text
+    for example in islice(guard_examples(5, split), 400):
+        for _, said in example.conversation:
+            assert not re.search(r"\{[A-Za-z]\w*\}", said), said
+
+
+def test_training_offers_no_tool_of_another_split() -> None:
+    names = {entry.name: entry.split for entry in entries()}
+    others = {name for entry in entries() if entry.split != "train" for name in entry.names}
+    own = {name for entry in entries() if entry.split == "train" for name in entry.names}
+    assert {
+        "order_status",
+        "convert_currency",
+        "get_weather",
+        "add_reminder",
+        "list_reminders",
+    } <= {name for name, split in names.items() if split == "train"}
+    offered = {tool.name for tree in trees("train", 500) for tool in tree.tools}
+    assert not offered & (others - own)
+
+
+def test_held_out_requests_do_not_occur_in_training() -> None:
+    trained = {text for tree in trees("train", 700) for text in asked(tree)}
+    held = {text for tree in trees("heldout", 12) for text in asked(tree)}
+    # Bare values that answer a question ("7", "Friday") may be alike by chance.
+    both = {text for text in held & trained if len(text.split()) > 3}
+    assert not both
+    assert len(held) > 80
+
+
+def test_held_out_wordings_of_sums_are_no_training_wordings() -> None:
+    from training.data.arithmetic import _FORMS, _asks
+
+    for kind in _FORMS:
+        parts = [set(_asks(kind, split)) for split in SPLITS]
+        assert not parts[0] & parts[2]
+        assert not parts[0] & parts[1]
+        assert parts[0]
+
+
+def test_measured_splits_end_and_training_does_not() -> None:
+    for split in ("validation", "heldout"):
+        branches = sum(len(tree.branches) for tree in cria_trees(0, split))
+        assert 60 <= branches <= 120
+        assert 100 <= len(list(guard_examples(0, split))) <= 500
+    assert len(trees("train", 300)) == 300
+    with pytest.raises(ValueError, match="no split 'test'"):
+        next(cria_trees(0, "test"))
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_guard_verdicts_are_well_formed_and_judge_the_last_turn(split: str) -> None:
+    examples: list[GuardExample] = list(islice(guard_examples(0, split), 240))
+    codes: set[str] = set()
+    for example in examples:
+        assert example.conversation
+        assert all(said for _, said in example.conversation)
+        roles = [who for who, _ in example.conversation]
+        assert roles[0] == "User"
+        assert all(a != b for a, b in zip(roles, roles[1:], strict=False))
+        assert re.fullmatch(r"safe|unsafe\nS\d{1,2}(,S\d{1,2})*", example.verdict)
+        codes |= set(re.findall(r"S\d+", example.verdict))
+    assert codes <= {f"S{n}" for n in range(1, 14)}
+    safe = sum(example.verdict == "safe" for example in examples) / len(examples)
+    assert 0.45 < safe < 0.65
+    assert {example.conversation[-1][0] for example in examples} == {"User", "Agent"}
+    if split == "train":
+        many = islice(guard_examples(0, split), 1500)
+        assert {f"S{n}" for n in range(1, 14)} == {
+            c for e in many for c in re.findall(r"S\d+", e.verdict)
+        }
+
+
+def test_every_name_belongs_to_one_split_for_ever() -> None:
+    # These three are fixed: if they move, held-out figures of an earlier adapter mean nothing.
+    assert [split_of(name) for name in ("get_weather", "send_message", "set_alarm")] == [
+        "train",
+        "heldout",
+        "validation",
+    ]

@@ -1,0 +1,333 @@
+"""Everyday tools, read from `everyday*.txt`, and what people say to them.
+
+A tool's entry in the bank, one fact a line:
+
+    tool NAME|OTHER NAME...            what it may be called
+    topic TEXT                         what it is about, for saying that no such tool is there
+    desc TEXT                          a description; one of several is used
+    arg NAME|OTHER...[?] TYPE KIND TEXT  an argument: `?` optional; TYPE string, integer, number, boolean, strings, enum(a|b)
+    ask TEXT [=> NAME=VALUE, ...]      a request; `{name}` or `{name:kind}` are arguments, what is not named is left out
+    more TEXT                          a follow-up that changes what it names and keeps the rest
+    two TEXT                           a request for two calls: `{name2}` belongs to the second, the rest is shared
+    lack TEXT | QUESTION...            a request without a required argument, and how to ask for it
+    res KEY=KIND ...                   a result that is an object; `list(low,high) KEY=KIND` a list; `text TEXT` plain text
+    each TEXT                          how one item of a list is retold, before the `say` lines that hold `{each}`
+    none TEXT                          the answer to an empty list
+    say TEXT                           an answer to the result above it; `{key}` of the result or the call
+    err CONTENT | ANSWER...            a result that is an error, and how it is told
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from random import Random
+
+from pydantic import JsonValue
+
+from training.data.banks import value
+from training.data.core import chance, split_of
+
+__all__ = ["Argument", "Entry", "Outcome", "Request", "draw_request", "draw_outcome", "entries"]
+
+_FOLDER = Path(__file__).parent
+_SLOT = re.compile(r"\{(\w+)(?::([^{}]+))?\}")
+_PAIR = re.compile(r"(\w+)=('[^']*'|@\w+|\w+\([^)]*\)|[-\w.]+)")
+# The tools of Corral's own first pages: always trained on.
+_PINNED = frozenset({"order_status", "convert_currency", "get_weather", "add_reminder", "list_reminders"})
+
+
+@dataclass(slots=True)
+class Argument:
+    """One argument of a tool as the bank has it."""
+
+    names: tuple[str, ...]
+    type: str
+    kind: str
+    text: str
+    required: bool
+
+    @property
+    def name(self) -> str:
+        return self.names[0]
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """The values of an enum, else nothing."""
+        return tuple(self.type[5:-1].split("|")) if self.type.startswith("enum(") else ()
+
+
+@dataclass(slots=True)
+class Reply:
+    """One shape of result with the answers that retell it."""
+
+    shape: str
+    body: str
+    each: str = ""
+    none: str = ""
+    says: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Entry:
+    """One everyday tool of the bank."""
+
+    names: tuple[str, ...]
+    topic: str = ""
+    descriptions: list[str] = field(default_factory=list)
+    arguments: list[Argument] = field(default_factory=list)
+    asks: list[str] = field(default_factory=list)
+    mores: list[str] = field(default_factory=list)
+    twos: list[str] = field(default_factory=list)
+    lacks: list[tuple[str, list[str]]] = field(default_factory=list)
+    replies: list[Reply] = field(default_factory=list)
+    errors: list[tuple[str, list[str]]] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return self.names[0]
+
+    @property
+    def split(self) -> str:
+        return "train" if self.name in _PINNED else split_of(self.name)
+
+    def argument(self, name: str) -> Argument:
+        return next(argument for argument in self.arguments if argument.name == name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What the user says, and the arguments of the one or two calls that it asks for."""
+
+    text: str
+    calls: tuple[dict[str, JsonValue], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """A call's result and the answer that retells it."""
+
+    content: JsonValue
+    answer: str
+    is_error: bool = False
+
+
+@lru_cache(maxsize=1)
+def entries() -> tuple[Entry, ...]:
+    """Every tool of the bank files, in their order."""
+    found: list[Entry] = []
+    for path in sorted(_FOLDER.glob("everyday*.txt")):
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            if not line.strip() or line.startswith("#"):
+                continue
+            keyword, _, rest = line.strip().partition(" ")
+            try:
+                _read(found, keyword, rest.strip())
+            except (ValueError, IndexError, StopIteration) as error:
+                raise ValueError(f"{path.name}:{number}: {line!r}: {error}") from error
+    names = [entry.name for entry in found]
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise ValueError(f"Tools are in the bank twice: {twice}")
+    return tuple(found)
+
+
+def _read(found: list[Entry], keyword: str, rest: str) -> None:
+    if keyword == "tool":
+        found.append(Entry(tuple(rest.split("|"))))
+        return
+    entry = found[-1]
+    match keyword:
+        case "topic":
+            entry.topic = rest
+        case "desc":
+            entry.descriptions.append(rest)
+        case "arg":
+            names, type_, kind, *text = rest.split(" ", 3)
+            optional = names.endswith("?")
+            entry.arguments.append(
+                Argument(tuple(names.replace("?", "").split("|")), type_, kind, text[0] if text else "", not optional)
+            )
+        case "ask":
+            entry.asks.append(_checked(entry, rest))
+        case "more":
+            entry.mores.append(rest)
+        case "two":
+            entry.twos.append(rest)
+        case "lack":
+            ask, *questions = (part.strip() for part in rest.split(" | "))
+            entry.lacks.append((ask, questions))
+        case "res" | "list" | "text":
+            entry.replies.append(Reply(keyword, rest))
+        case "each":
+            entry.replies[-1].each = rest
+        case "none":
+            entry.replies[-1].none = rest
+        case "say":
+            entry.replies[-1].says.append(rest)
+        case "err":
+            content, *answers = (part.strip() for part in rest.split(" | "))
+            entry.errors.append((content, answers))
+        case _:
+            if keyword.startswith("list("):
+                entry.replies.append(Reply(keyword, rest))
+                return
+            raise ValueError(f"unknown keyword {keyword!r}")
+
+
+def _checked(entry: Entry, ask: str) -> str:
+    text, _, fixed = ask.partition(" => ")
+    given = {found[0] for found in _SLOT.findall(text)} | {found[0] for found in _PAIR.findall(fixed)}
+    known = {argument.name for argument in entry.arguments}
+    needed = {argument.name for argument in entry.arguments if argument.required}
+    if given - known or needed - given:
+        raise ValueError(f"unknown {given - known} or missing {needed - given}")
+    return ask
+
+
+def draw_request(rng: Random, split: str, entry: Entry, ask: str) -> Request:
+    """Fill one wording of a tool's bank with values; with a slot such as `{city2}` it asks for two calls."""
+    text, _, fixed = ask.partition(" => ")
+    drawn: dict[str, JsonValue] = {}
+    shown: dict[str, str] = {}
+    for slot, kind in _SLOT.findall(text):
+        if slot in shown:
+            continue
+        name = slot[:-1] if slot.endswith("2") and slot[:-1] in {a.name for a in entry.arguments} else slot
+        argument = entry.argument(name)
+        drawn[slot], shown[slot] = _drawn(rng, split, argument, kind, drawn.get(name))
+    for name, given in _PAIR.findall(fixed):
+        drawn[name] = _typed(entry.argument(name), given)
+    text = _SLOT.sub(lambda found: shown[found[1]], text)
+    first = {a.name: drawn[a.name] for a in entry.arguments if a.name in drawn}
+    if not any(slot.endswith("2") and slot[:-1] in first for slot in drawn):
+        return Request(text=text, calls=(first,))
+    second = {name: drawn.get(f"{name}2", given) for name, given in first.items()}
+    return Request(text=text, calls=(first, second))
+
+
+def _drawn(rng: Random, split: str, argument: Argument, kind: str, unlike: JsonValue) -> tuple[JsonValue, str]:
+    """A value for an argument and how the user writes it."""
+    for _ in range(20):
+        if argument.options and not kind:
+            drawn: JsonValue = rng.choice(argument.options)
+        else:
+            drawn = value(rng, split, kind or argument.kind)
+        if drawn != unlike:
+            break
+    if argument.options:
+        return drawn, str(drawn).replace("_", " ")
+    if isinstance(drawn, list):
+        words = [str(item) for item in drawn]
+        return drawn, f"{', '.join(words[:-1])}{rng.choice((' and ', ', and ', ', '))}{words[-1]}"
+    if argument.type == "number" and isinstance(drawn, int | float) and chance(rng, 0.5):
+        drawn = round(drawn)
+    if argument.type == "string":
+        drawn = str(drawn)
+    return drawn, str(drawn)
+
+
+def _typed(argument: Argument, given: str) -> JsonValue:
+    text = given.strip("'")
+    match argument.type:
+        case "integer":
+            return int(text)
+        case "number":
+            return float(text)
+        case "boolean":
+            return text == "true"
+        case "strings":
+            return list(text.split("+"))
+        case _:
+            return text
+
+
+def draw_outcome(
+    rng: Random, split: str, entry: Entry, arguments: dict[str, JsonValue], *, fails: bool = False
+) -> Outcome:
+    """A result of a call with these arguments (by their names in the bank), and an answer that says it."""
+    known = {name: _spoken(given) for name, given in arguments.items()}
+    if fails and entry.errors:
+        content, answers = rng.choice([e for e in entry.errors if _fits(e[0], known)] or entry.errors)
+        return Outcome(content=_said(content, known), answer=_said(rng.choice(answers), known), is_error=True)
+    replies = [r for r in entry.replies if not r.says or any(_fits(s, known, r) for s in r.says)]
+    reply = rng.choice(replies)
+    if reply.shape == "text":
+        slots = dict(known)
+        for name, kind in _SLOT.findall(reply.body):
+            if kind:
+                slots[name] = _spoken(value(rng, split, kind))
+        return Outcome(content=_filled(reply.body, slots), answer=_said(rng.choice(_fitting(reply, known)), slots))
+    if reply.shape.startswith("list"):
+        return _listed(rng, split, reply, arguments, known)
+    result = _object(rng, split, reply.body, arguments)
+    slots = known | {name: _spoken(given) for name, given in result.items()}
+    return Outcome(content=result, answer=_said(rng.choice(_fitting(reply, known)), slots))
+
+
+def _listed(
+    rng: Random, split: str, reply: Reply, arguments: dict[str, JsonValue], known: dict[str, str]
+) -> Outcome:
+    low, high = (int(part) for part in reply.shape[5:-1].split(","))
+    if reply.none and chance(rng, 0.12):
+        return Outcome(content=[], answer=_said(reply.none, known))
+    items = [_object(rng, split, reply.body, arguments) for _ in range(rng.randint(low, high))]
+    told = [_filled(reply.each, {k: _spoken(v) for k, v in item.items()}) for item in items]
+    joint = ", ".join(told[:-1]) + (" and " if len(told) > 1 else "") + told[-1]
+    content: JsonValue = [item.get("_", item) for item in items]
+    slots = known | {"each": joint, "n": str(len(items))}
+    says = [s for s in _fitting(reply, known) if len(items) > 1 or "{n}" not in s]
+    answer = _said(rng.choice(says), slots) if says else f"There is one: {joint}."
+    return Outcome(content=content, answer=answer)
+
+
+def _object(rng: Random, split: str, body: str, arguments: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    made: dict[str, JsonValue] = {}
+    for key, kind in _PAIR.findall(body):
+        if kind.startswith("@"):
+            if kind[1:] in arguments:
+                made[key] = arguments[kind[1:]]
+        elif kind.startswith("'"):
+            made[key] = kind[1:-1]
+        elif kind in ("true", "false"):
+            made[key] = kind == "true"
+        elif re.fullmatch(r"-?\d+", kind):
+            made[key] = int(kind)
+        else:
+            made[key] = value(rng, split, kind)
+    return made
+
+
+def _spoken(given: JsonValue) -> str:
+    if isinstance(given, list):
+        words = [str(item) for item in given]
+        return ", ".join(words[:-1]) + (" and " if len(words) > 1 else "") + words[-1] if words else "none"
+    return str(given).replace("_", " ") if isinstance(given, str) and "@" not in given and "." not in given else str(given)
+
+
+def _fits(template: str, known: dict[str, str], reply: Reply | None = None) -> bool:
+    keys = set(known) | {"each", "n"}
+    if reply is not None:
+        keys |= {key for key, kind in _PAIR.findall(reply.body) if not kind.startswith("@") or kind[1:] in known}
+        keys |= {name for name, kind in _SLOT.findall(reply.body) if kind}
+    return all(name in keys for name, _ in _SLOT.findall(template))
+
+
+def _fitting(reply: Reply, known: dict[str, str]) -> list[str]:
+    fitting = [say for say in reply.says if _fits(say, known, reply)]
+    if not fitting:
+        raise ValueError(f"No answer fits {reply.body!r} with {sorted(known)}: {reply.says}")
+    return fitting
+
+
+def _filled(template: str, slots: dict[str, str]) -> str:
+    return _SLOT.sub(lambda found: slots.get(found[1], found[0]), template)
+
+
+def _said(template: str, slots: dict[str, str]) -> str:
+    text = _filled(template, slots)
+    if template.startswith("{") and "." not in text.split(" ", 1)[0] and not text.startswith("error"):
+        return text[:1].upper() + text[1:]
+    return text

@@ -1,0 +1,191 @@
+"""How the kinds of conversation are mixed into trees that share a system prompt and its tools."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable
+from functools import lru_cache
+from random import Random
+
+from corral.messages import AssistantMessage, ToolSpec, UserMessage
+from training.data.arithmetic import sum_branch
+from training.data.chat import knowledge_talk, memory_talk, no_tool_talk, small_talk
+from training.data.composed import Composed, chain_talk, composed_chain, composed_talk, composed_tool
+from training.data.core import Talk, chance
+from training.data.everyday import Entry, entries
+from training.data.requests import Dressed, dress, everyday_talk, total_talk
+from training.data.tasks import task_branch
+from training.data.texts import text_talk
+
+__all__ = ["CODE_DESCRIPTIONS", "draw_exchange", "draw_tree"]
+
+BRANCHES = 8
+CODE_DESCRIPTIONS = (
+    "Run a Python program and return what it prints.",
+    "Execute Python code.",
+    "Runs Python in a sandbox.",
+)
+_SYSTEMS = """You are a helpful assistant.|You are a helpful assistant. Use Python for arithmetic.|Answer briefly.|You are Corral's assistant.|You help with everyday tasks.
+Be short and friendly.|You are a careful assistant. Use your tools when they help.|Use the tools you have; if none fits, say so.|You are a polite assistant.|Answer in one sentence.
+You are an assistant for a small office.|You help the customers of a shop.|Help the user. Never invent facts.|You are a concise assistant.|Reply in plain English.
+You are the assistant of a family.|Always check with a tool before you answer.|Keep answers short. Use code for numbers.|You are a math tutor.|You are a support agent.
+Answer questions about orders and stock.|You are a friendly helper.|Give exact answers.|Do what the user asks with the functions below.|You are an assistant that runs on the user's own machine.
+You are a helpful, honest assistant. When you need to calculate, run Python.|Be brief.|Assist the user.|You answer from what the tools return.|Use Python for dates, numbers and text.
+Today you help with chores.|You are a personal assistant. Be precise with names and numbers.|Use code for anything that can be computed.|You work for a travel agency.
+If something is missing, ask for it.|Speak simply.|You are a helpful assistant with access to functions.|You are a home assistant.|You are a calculator that explains nothing.
+Help with whatever comes up.|You are a librarian's assistant.|Stick to the facts.|Respond with care and keep it short.""".replace("\n", "|").split("|")
+
+Plan = list[tuple[float, Callable[[], Talk | None]]]
+
+
+@lru_cache(maxsize=None)
+def _of_split(split: str) -> tuple[Entry, ...]:
+    """The tools to offer: a split's own; measured splits also see train's, with wordings of their own."""
+    own = tuple(entry for entry in entries() if entry.split == split)
+    if split == "train":
+        return own
+    return own * 3 + tuple(entry for entry in entries() if entry.split == "train")
+
+
+def _system(rng: Random) -> str:
+    pick = rng.random()
+    if pick < 0.18:
+        return ""
+    if pick < 0.85:
+        return rng.choice(_SYSTEMS)
+    return " ".join(rng.sample(_SYSTEMS, 2))
+
+
+def _date(rng: Random) -> datetime.date | None:
+    if chance(rng, 0.2):
+        return None
+    return datetime.date(2024, 1, 1) + datetime.timedelta(days=rng.randrange(4 * 365))
+
+
+def draw_tree(
+    rng: Random, split: str, number: int
+) -> tuple[str, tuple[ToolSpec, ...], datetime.date | None, list[Talk]]:
+    """A system prompt, its tools, the date, and eight conversations."""
+    kinds = ("code", "functions", "both", "none", "composed", "chain")
+    # The first trees of a finite split go round the kinds, so that each is measured.
+    kind = rng.choices(kinds, (31, 30, 15, 11, 10, 3))[0] if split == "train" else kinds[number % 6]
+    system, date = _system(rng), _date(rng)
+    tools: list[ToolSpec] = []
+    plan: Plan = []
+    topics: tuple[str, ...] = ()
+    if kind in ("functions", "both"):
+        dressed = _offer(rng, split, rng.choices((1, 2, 3, 4, 5, 6), (26, 22, 18, 14, 10, 10))[0])
+        tools += [one.spec for one in dressed]
+        topics = tuple(one.entry.topic for one in dressed)
+        plan += _functions(rng, split, dressed)
+    elif kind == "composed":
+        made = [composed_tool(rng, split) for _ in range(rng.choices((1, 2, 3, 4, 5), (20, 25, 25, 18, 12))[0])]
+        made = list({one.spec.name: one for one in made}.values())
+        tools += [one.spec for one in made]
+        topics = tuple(f"the {one.noun}" for one in made)
+        plan += _composed(rng, split, made)
+    elif kind == "chain":
+        first, second = composed_chain(rng, split)
+        others = [composed_tool(rng, split) for _ in range(rng.randint(0, 2))]
+        tools += [one.spec for one in (first, second, *others)]
+        topics = (f"the {first.noun}",)
+        plan += [(8, lambda: chain_talk(rng, split, first, second)), *_composed(rng, split, others)]
+    if kind in ("code", "both") or (kind == "composed" and chance(rng, 0.12)):
+        interpreter = ToolSpec(name="code_interpreter", description=rng.choice(CODE_DESCRIPTIONS), kind="code_interpreter")
+        tools.append(interpreter)
+        topics = (*topics, "calculations with Python")
+        plan += _code(rng, split, date, 0.75 if kind == "both" else 2.0)
+        if kind == "both":
+            plan.append((2.0, lambda: total_talk(rng, split, dressed)))
+    rng.shuffle(tools)
+    plan += _talk(rng, split, kind, topics)
+    return system, tuple(tools), date if any(t.kind == "code_interpreter" for t in tools) else None, _branches(rng, plan)
+
+
+def _branches(rng: Random, plan: Plan) -> list[Talk]:
+    talks: list[Talk] = []
+    weights = [weight for weight, _ in plan]
+    while len(talks) < BRANCHES:
+        _, make = rng.choices(plan, weights)[0]
+        talk = make()
+        if talk is not None:
+            talks.append(talk)
+    return talks
+
+
+def _code(rng: Random, split: str, date: datetime.date | None, weight: float) -> Plan:
+    return [
+        (4 * weight, lambda: sum_branch(rng, split, rng.choices((0, 1, 2, 3, 4), (30, 28, 22, 14, 6))[0])),
+        (3 * weight, lambda: task_branch(rng, split, date, rng.choice((0, 0, 0, 1, 1, 2)))),
+    ]
+
+
+def _offer(rng: Random, split: str, wanted: int) -> list[Dressed]:
+    """Some tools of different names, each dressed anew."""
+    offered: dict[str, Dressed] = {}
+    pool = _of_split(split)
+    while len(offered) < wanted:
+        entry = rng.choice(pool)
+        one = dress(rng, entry)
+        if one.spec.name not in offered and all(entry is not other.entry for other in offered.values()):
+            offered[one.spec.name] = one
+    return list(offered.values())
+
+
+def _functions(rng: Random, split: str, dressed: list[Dressed]) -> Plan:
+    return [(7.0, lambda: everyday_talk(rng, split, dressed))]
+
+
+def _composed(rng: Random, split: str, made: list[Composed]) -> Plan:
+    return [(7.0, lambda: composed_talk(rng, split, rng.choice(made)))] if made else []
+
+
+def _talk(rng: Random, split: str, kind: str, topics: tuple[str, ...]) -> Plan:
+    """What is said without a tool, whatever is offered."""
+    offers = kind != "none"
+    plan: Plan = [
+        (0.75, lambda: small_talk(rng, split, topics)),
+        (1.7 if offers else 4, lambda: knowledge_talk(rng, split, rng.choice((1, 1, 2)))),
+        (0.4 if offers else 1.4, lambda: memory_talk(rng, split)),
+        (0.3 if offers else 2.2, lambda: text_talk(rng, split)),
+    ]
+    plan.append((0.55 if offers else 0.6, lambda: _unserved(rng, split, topics)))
+    return plan
+
+
+def _unserved(rng: Random, split: str, topics: tuple[str, ...]) -> Talk | None:
+    """A request for a tool that isn't offered."""
+    others = [entry for entry in _of_split(split) if entry.topic not in topics]
+    if "calculations with Python" in topics:
+        others = [entry for entry in others if entry.topic not in ("files", "unit conversions")]
+    from training.data.requests import plain_request
+
+    entry = rng.choice(others)
+    request = plain_request(rng, split, entry)
+    if not request:
+        return None
+    return no_tool_talk(rng, request, entry.topic, topics)
+
+
+def draw_exchange(rng: Random, split: str) -> tuple[str, str]:
+    """A harmless request and its answer, for the guard."""
+    while True:
+        pick = rng.random()
+        talk: Talk | None
+        if pick < 0.3:
+            talk = sum_branch(rng, split, rng.choice((0, 1)))
+        elif pick < 0.5:
+            talk = task_branch(rng, split, None, 0)
+        elif pick < 0.75:
+            talk = everyday_talk(rng, split, _offer(rng, split, 1))
+        elif pick < 0.88:
+            talk = knowledge_talk(rng, split)
+        elif pick < 0.94:
+            talk = small_talk(rng, split)
+        else:
+            talk = text_talk(rng, split)
+        if talk is None:
+            continue
+        asked = [m.text for m in talk.messages if isinstance(m, UserMessage)]
+        told = [m.text for m in talk.messages if isinstance(m, AssistantMessage) and m.text]
+        return asked[-1], told[-1]
