@@ -62,30 +62,34 @@ def read_yaml(path: Path) -> Located:
 
 
 def _value(node: Any, at: Key, lines: dict[Key, int], path: Path) -> Any:
-    from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
-
     if node is None:
         return None
     line = int(node.start_mark.line) + 1
     lines.setdefault(at, line)
     if node.anchor is not None:
         raise ConfigError(f"{path}:{line}: anchors and aliases are not used here. Write it out.")
-    if isinstance(node, MappingNode):
-        mapping: dict[str, Any] = {}
-        for key_node, value_node in cast("list[tuple[Any, Any]]", node.value):
-            key = _scalar(key_node, path) if isinstance(key_node, ScalarNode) else key_node
-            where = int(key_node.start_mark.line) + 1
-            if not isinstance(key, str):
-                raise ConfigError(f"{path}:{where}: a key must be a word. Put it in quotes.")
-            if key in mapping:
-                raise ConfigError(f"{path}:{where}: {key!r} stands here twice. Remove one.")
-            lines[(*at, key)] = where
-            mapping[key] = _value(value_node, (*at, key), lines, path)
-        return mapping
-    if isinstance(node, SequenceNode):
-        items = cast("list[Any]", node.value)
-        return [_value(item, (*at, i), lines, path) for i, item in enumerate(items)]
-    return _scalar(node, path)
+    match node.id:
+        case "mapping":
+            return _mapping(node, at, lines, path)
+        case "sequence":
+            items = cast("list[Any]", node.value)
+            return [_value(item, (*at, i), lines, path) for i, item in enumerate(items)]
+        case _:
+            return _scalar(node, path)
+
+
+def _mapping(node: Any, at: Key, lines: dict[Key, int], path: Path) -> dict[str, Any]:
+    mapping: dict[str, Any] = {}
+    for key_node, value_node in cast("list[tuple[Any, Any]]", node.value):
+        where = int(key_node.start_mark.line) + 1
+        key = _scalar(key_node, path) if key_node.id == "scalar" else None
+        if not isinstance(key, str):
+            raise ConfigError(f"{path}:{where}: a key must be a word. Put it in quotes.")
+        if key in mapping:
+            raise ConfigError(f"{path}:{where}: {key!r} stands here twice. Remove one.")
+        lines[(*at, key)] = where
+        mapping[key] = _value(value_node, (*at, key), lines, path)
+    return mapping
 
 
 def _scalar(node: Any, path: Path) -> Any:

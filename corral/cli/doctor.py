@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from typing import Literal
 
 import anyio.to_thread
 import click
@@ -39,7 +40,7 @@ async def examine() -> int:
     return 0 if report.levels else 1
 
 
-def _ready(name: str) -> str:
+def _ready(name: Literal["cria", "cria-guard"]) -> str:
     from corral.model_runtime.cria.fetch import is_ready
 
     folder = is_ready(name)

@@ -23,7 +23,7 @@ class ProgressLine:
         self._tty = sys.stderr.isatty()
 
     def __call__(self, what: str, done: int, total: int | None) -> None:
-        """Show that `done` of `total` bytes of `what` are done."""
+        """Show that `done` of `total` bytes (or, where they are few, steps) are done."""
         if what != self._what:
             self.close()
             self._what = what
@@ -33,13 +33,14 @@ class ProgressLine:
         if not self._tty or (time.monotonic() - self._drawn < 0.1 and not finished):
             return
         self._drawn = time.monotonic()
-        size = f"{done / _MIB:.1f} MiB"
-        bar = ""
         if total:
             filled = min(_WIDTH, _WIDTH * done // total)
-            bar = f"[{'#' * filled}{'.' * (_WIDTH - filled)}] "
-            size = f"{done / _MIB:.1f}/{total / _MIB:.1f} MiB"
-        click.echo(f"\r{what} {bar}{size}\033[K", nl=False, err=True)
+            bar = f"[{'#' * filled}{'.' * (_WIDTH - filled)}]"
+            size = f" {done / _MIB:.1f}/{total / _MIB:.1f} MiB" if total > _MIB else ""
+            shown = f"{what} {bar}{size}"
+        else:
+            shown = f"{what} {done / _MIB:.1f} MiB"
+        click.echo(f"\r{shown}\033[K", nl=False, err=True)
 
     def close(self) -> None:
         """End the line."""

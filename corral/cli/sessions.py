@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -22,7 +22,7 @@ __all__ = ["forget_session", "list_sessions", "show_session"]
 
 
 @asynccontextmanager
-async def _store(memory: Path | None) -> AsyncIterator[Store]:
+async def _store(memory: Path | None) -> AsyncGenerator[Store]:
     store = await SQLiteStore.open(memory or default_path())
     try:
         yield store

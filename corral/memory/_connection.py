@@ -7,6 +7,7 @@ at once, without waiting, when another process writes in between. The log is in 
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -72,8 +73,9 @@ class Connection:
                 `None` for a database in memory.
 
         Raises:
-            ConfigError: If `path` names something that can't be a database file.
-            StoreError: If it can't be created, opened or brought up to date.
+            ConfigError: If `path` names something that can't be a database file, or can't be
+                written by this user.
+            StoreError: If it can't be opened or brought up to date, or the disk is full.
         """
         self._where = "in memory" if path is None else repr(str(path))
         self._lock = threading.Lock()
@@ -201,9 +203,10 @@ def _create(path: Path) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     except FileExistsError as error:
         if not path.exists():
-            raise StoreError(f"{error.filename!r} is in the way. Name another path.") from None
+            raise ConfigError(f"{error.filename!r} is in the way. Name another path.") from None
     except OSError as error:
-        raise StoreError(
+        kind = StoreError if error.errno in (errno.ENOSPC, errno.EDQUOT) else ConfigError
+        raise kind(
             f"The database {str(path)!r} can't be made: {error.strerror or error}. "
             "Name a folder that can be written with CORRAL_DATA."
         ) from error

@@ -81,9 +81,10 @@ class SQLiteStore:
             tenant: Whose sessions this store holds. It can't reach those of other tenants.
 
         Raises:
-            ConfigError: If `path` can't name a database file, or `tenant` a tenant.
-            StoreError: If the file can't be written, is damaged, or was made by another program or
-                by a newer Corral.
+            ConfigError: If `path` can't name a database file or can't be written by this user, or
+                if `tenant` can't name a tenant.
+            StoreError: If the file is damaged, or was made by another program or a newer Corral,
+                or the disk is full.
         """
 
         def work() -> SQLiteStore:

@@ -52,7 +52,9 @@ def resolve(source: str) -> Path:
 
 def _snapshot(repo: str) -> Path:
     try:
-        from huggingface_hub import snapshot_download
+        from huggingface_hub import (
+            snapshot_download,  # pyright: ignore[reportUnknownVariableType]
+        )
         from huggingface_hub.errors import (
             GatedRepoError,
             HfHubHTTPError,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from difflib import get_close_matches
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import anyio.to_thread
 
@@ -24,7 +24,7 @@ Progress: TypeAlias = Callable[[str, int, int | None], None]
 known.
 """
 
-BUNDLED = ("cria", "cria-guard")
+BUNDLED: Final = ("cria", "cria-guard")
 """The demonstration models that come with Corral."""
 
 _SCHEMES = ("transformers", "ollama")
