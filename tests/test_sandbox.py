@@ -1,8 +1,7 @@
-"""What running a program in the sandbox gives back, and that nothing runs where it can't be confined."""
+"""What a program in the sandbox gives back; and that nothing runs where it can't be confined."""
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import pwd
@@ -79,7 +78,7 @@ async def test_a_traceback_shows_the_program_alone(level: Level) -> None:
     code = "import json\ndef read(text):\n    return json.loads(text)\nread('{')\n"
     result = await run_at(level, code)
     assert result.exit_code == 1
-    assert result.stderr.startswith("Traceback (most recent call last):\n  File \"<code>\", line 4")
+    assert result.stderr.startswith('Traceback (most recent call last):\n  File "<code>", line 4')
     assert "return json.loads(text)" in result.stderr
     assert "JSONDecodeError: Expecting property name" in result.stderr
     assert "decoder.py" not in result.stderr
@@ -141,8 +140,8 @@ async def test_standard_input_is_read(level: Level) -> None:
 
 
 async def test_a_long_program_is_run(level: Level) -> None:
-    code = "x = 0\n" + "x += 1\n" * 50_000 + "x"
-    assert (await run_at(level, code)).stdout == "50000\n"
+    code = "x = 0\n" + "x += 1\n" * 20_000 + "x"
+    assert (await run_at(level, code)).stdout == "20000\n"
 
 
 async def test_output_is_cut_by_stream(level: Level) -> None:
@@ -156,9 +155,9 @@ async def test_output_is_cut_by_stream(level: Level) -> None:
 async def test_the_usual_libraries_work(level: Level) -> None:
     code = textwrap.dedent(
         """
-        import asyncio, bz2, collections, csv, ctypes, datetime, decimal, fractions, getpass, hashlib
-        import io, json, math, random, re, sqlite3, statistics, string, subprocess, tempfile, threading
-        import time, unicodedata, uuid, zipfile, zoneinfo
+        import asyncio, bz2, collections, csv, ctypes, datetime, decimal, fractions, getpass
+        import hashlib, io, json, math, random, re, sqlite3, statistics, string, subprocess
+        import tempfile, threading, time, unicodedata, uuid, zipfile, zoneinfo
         from concurrent.futures import ThreadPoolExecutor
 
         async def main():
@@ -253,7 +252,7 @@ async def test_cancelling_at_once_leaves_nothing_open(level: Level) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-async def test_a_dead_host_takes_the_program_along(level: Level, shared: Path) -> None:
+def test_a_dead_host_takes_the_program_along(level: Level, shared: Path) -> None:
     beat = shared / "beat"
     program = (
         "import time\n"
@@ -267,13 +266,14 @@ async def test_a_dead_host_takes_the_program_along(level: Level, shared: Path) -
         f"anyio.run(functools.partial(run_at, {level!r}, {program!r}, permissions=permissions))\n"
     )
     with subprocess.Popen([sys.executable, "-c", host], cwd=TESTS.parent) as process:
-        with anyio.fail_after(30):
-            while not (beat.exists() and beat.read_text()):
-                await anyio.sleep(0.02)
+        until = time.monotonic() + 30
+        while time.monotonic() < until and not (beat.exists() and beat.read_text()):
+            time.sleep(0.02)
         process.kill()
-    await anyio.sleep(0.3)
+    time.sleep(0.3)
     last = beat.read_text()
-    await anyio.sleep(0.2)
+    time.sleep(0.2)
+    assert last
     assert beat.read_text() == last
 
 
@@ -328,7 +328,8 @@ async def test_processes_run_where_they_are_allowed() -> None:
     code = (
         "import subprocess, multiprocessing\n"
         "print(subprocess.run(['sh', '-c', 'echo hello'], capture_output=True).stdout)\n"
-        "print(subprocess.run([sys.executable, '-S', '-c', 'print(1)'], capture_output=True).stdout)"
+        "own = [sys.executable, '-S', '-c', 'print(1)']\n"
+        "print(subprocess.run(own, capture_output=True).stdout)"
     )
     permissions = Permissions(processes=5)
     result = await run_python("import sys\n" + code, permissions=permissions)
@@ -391,7 +392,7 @@ def permission_sets(draw: st.DrawFn) -> Permissions:
     )
 
 
-@settings(deadline=None)
+@settings(deadline=None, database=None)
 @given(permission_sets(), permission_sets())
 def test_narrowed_permissions_grant_what_both_grant(one: Permissions, other: Permissions) -> None:
     def access(permissions: Permissions, path: str) -> int:
@@ -413,15 +414,16 @@ def test_narrowed_permissions_grant_what_both_grant(one: Permissions, other: Per
 
 def emulate(script: str, refused: list[str]) -> subprocess.CompletedProcess[str]:
     """Run a host program under a kernel that refuses these calls, as a container's profile does."""
-    numbers = {"unshare": (272, 97), "clone3": (435, 435), "landlock": (444, 444), "mount": (165, 40)}
+    numbers = {"unshare": (272, 97), "landlock": (444, 444), "mount": (165, 40)}
     machine = 0 if os.uname().machine == "x86_64" else 1
     wanted = [numbers[name][machine] for name in refused]
+    install = f"_libc.set_filter(_seccomp.refusing_filter(_libc.machine(), {wanted}, error=1))"
     host = (
         "import anyio, os\n"
         "from corral.errors import SandboxUnavailable\n"
         "from corral.tools.sandbox import Permissions, _libc, _seccomp, probe, run_python\n"
         "_libc.prctl(38, 1)\n"
-        f"_libc.set_filter(_seccomp.refusing_filter(_libc.machine(), {wanted}, error={errno.EPERM}))\n"
+        f"{install}\n"
     )
     return subprocess.run(
         [sys.executable, "-c", host + textwrap.dedent(script)],
@@ -436,7 +438,8 @@ def emulate(script: str, refused: list[str]) -> subprocess.CompletedProcess[str]
 SHOW = """
 print(probe().levels)
 async def main():
-    for permissions in (Permissions(), Permissions(min_level="namespaces"), Permissions(processes=2)):
+    for wanted in ({}, {"min_level": "namespaces"}, {"processes": 2}):
+        permissions = Permissions.model_validate(wanted)
         try:
             print((await run_python("17 * 23", permissions=permissions)).stdout.strip())
         except SandboxUnavailable as error:
@@ -460,7 +463,7 @@ def test_where_nothing_confines_nothing_runs() -> None:
 
 @confined
 def test_in_a_container_without_namespaces_the_reduced_level_serves() -> None:
-    done = emulate(SHOW, ["unshare", "clone3", "mount"])
+    done = emulate(SHOW, ["unshare", "mount"])
     lines = done.stdout.splitlines()
     assert lines[:2] == ["('reduced',)", "391"], done.stderr
     assert "min_level" in lines[2] and "seccomp" in lines[2]
@@ -485,7 +488,6 @@ async def test_a_layer_that_fails_keeps_the_program_from_running(shared: Path) -
 
 def emulate_late(shared: Path) -> subprocess.CompletedProcess[str]:
     code = f"open({str(shared / 'ran')!r}, 'w')"
-    landlock = 444
     script = (
         "import anyio, errno\n"
         "from corral.errors import SandboxUnavailable\n"
@@ -493,8 +495,8 @@ def emulate_late(shared: Path) -> subprocess.CompletedProcess[str]:
         "from corral.tools.sandbox.run import run_at\n"
         "assert probe().levels\n"
         "_libc.prctl(38, 1)\n"
-        "_libc.set_filter(\n"
-        f"    _seccomp.refusing_filter(_libc.machine(), [{landlock}], error=errno.ENOSYS))\n"
+        "_libc.set_filter(\n"  # From now on there is no Landlock.
+        "    _seccomp.refusing_filter(_libc.machine(), [444], error=errno.ENOSYS))\n"
         "async def main():\n"
         "    try:\n"
         f"        permissions = Permissions(write=({str(shared)!r},))\n"
@@ -530,6 +532,13 @@ def test_the_report_is_made_once() -> None:
 
 
 # --- as an ordinary user ---
+
+
+# What depends on who runs it. The rest is the same for everyone, and two runs of it take twice as long.
+FOR_ORDINARY_USERS = (
+    "gains_nothing or was_harmed or older_landlock or kills or daemon or bomb or filled or tree "
+    "or granted or strongest or where_nothing or container or allowed"
+)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="these tests run as an ordinary user already")
@@ -571,7 +580,7 @@ def test_an_ordinary_user_is_served_as_well() -> None:
             name = pwd.getpwuid(NOBODY).pw_name
             pytest.skip(f"{name!r} may run none of the Pythons that have the packages")
         files = [str(TESTS / name) for name in ("test_sandbox.py", "test_sandbox_attacks.py")]
-        options = ["-q", "-x", "-p", "no:cacheprovider", "--noconftest"]
+        options = ["-q", "-x", "-p", "no:cacheprovider", "--noconftest", "-k", FOR_ORDINARY_USERS]
         done = run(python, "-m", "pytest", *options, *files)
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
         assert " passed" in done.stdout

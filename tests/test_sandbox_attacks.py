@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from corral.tools.sandbox import Level, Permissions, SandboxResult, _libc, probe
+from corral.tools.sandbox._layout import NEWEST_LANDLOCK
 from corral.tools.sandbox.run import run_at
 
 ATTACKS = Path(__file__).parent / "attacks"
@@ -29,8 +30,8 @@ KINDS = ("secrecy", "integrity", "network", "processes", "kernel")
 NOBODY = 65534
 SECRET = "the secret of the test"
 
-# What the reduced level is known to let be found out: that a file exists, never what is in it. And only a privileged
-# process can empty its bounding set, which is of no use without new privileges.
+# What the reduced level is known to let be found out: that a file exists, never what is in it. And
+# only a privileged process can empty its bounding set, which is of no use without new privileges.
 WAIVED: dict[Level, set[str]] = {
     "namespaces": set(),
     "reduced": {"find_out_that_the_secret_exists"},
@@ -89,10 +90,7 @@ def made_targets() -> Iterator[dict[str, Any]]:
             listeners[name] = one
         for name in ("stream", "datagram"):
             (tmp / name).chmod(0o777)
-        victim = stack.enter_context(
-            subprocess.Popen(["/bin/sleep", "600"], **({"user": NOBODY} if root else {}))
-        )
-        stack.callback(victim.kill)
+        victim = stack.enter_context(bystander())
         os.environ["CORRAL_TEST_SECRET"] = SECRET
         stack.callback(os.environ.pop, "CORRAL_TEST_SECRET", None)
         yield {
@@ -117,7 +115,12 @@ def made_targets() -> Iterator[dict[str, Any]]:
 
 
 async def attack(
-    kind: str, level: Level, targets: dict[str, Any], without: frozenset[str] = frozenset()
+    kind: str,
+    level: Level,
+    targets: dict[str, Any],
+    *,
+    without: frozenset[str] = frozenset(),
+    landlock: int = NEWEST_LANDLOCK,
 ) -> dict[str, str]:
     """Run one file of the corpus; what each attempt gained, by its name."""
     plain = {k: v for k, v in targets.items() if isinstance(v, str | int)}
@@ -125,11 +128,14 @@ async def attack(
     source = (ATTACKS / f"{kind}.py").read_text()
     code = "\n".join([(ATTACKS / "prelude.py").read_text(), source, "run_attempts()"])
     permissions = Permissions(wall_seconds=20)
-    result = await run_at(level, code, permissions=permissions, stdin=stdin, without=without)
+    result = await run_at(
+        level, code, permissions=permissions, stdin=stdin, without=without, landlock=landlock
+    )
     lines = [json.loads(line) for line in result.stdout.splitlines()]
     # A program that ended early would have hidden the attempts that were still to come.
     assert len(lines) == source.count("\n@attempt\n"), (result.signal, result.stderr, lines[-1:])
-    assert not [line for line in lines if line[1] == "BROKEN"]
+    if not without and landlock:
+        assert not [line for line in lines if line[1] == "BROKEN"]
     return {name: detail for name, verdict, detail in lines if verdict == "GAINED"}
 
 
@@ -179,7 +185,10 @@ async def test_an_attack_succeeds_where_the_layer_against_it_is_left_out(
         pytest.skip(f"not on this machine: {probe().problems[level]}")
     # Targets of its own, since these are harmed.
     with made_targets() as made:
-        gained = await attack(kind, level, made, frozenset({without}))
+        if without == "landlock":
+            gained = await attack(kind, level, made, landlock=0)
+        else:
+            gained = await attack(kind, level, made, without=frozenset({without}))
     assert expected & gained.keys(), gained
 
 
@@ -187,7 +196,18 @@ async def test_an_attack_succeeds_where_the_layer_against_it_is_left_out(
 async def test_namespaces_hold_without_landlock(kind: str, targets: dict[str, Any]) -> None:
     if "namespaces" not in probe().levels:
         pytest.skip(f"not on this machine: {probe().problems['namespaces']}")
-    assert not await attack(kind, "namespaces", targets, frozenset({"landlock"}))
+    assert not await attack(kind, "namespaces", targets, landlock=0)
+
+
+@pytest.mark.parametrize("landlock", [1, 2, 4])
+@pytest.mark.parametrize("kind", ["secrecy", "integrity", "processes"])
+async def test_kernels_with_an_older_landlock_hold(
+    kind: str, landlock: int, targets: dict[str, Any]
+) -> None:
+    if "reduced" not in probe().levels or probe().landlock < landlock:
+        pytest.skip(f"not on this machine: {probe()}")
+    gained = await attack(kind, "reduced", targets, landlock=landlock)
+    assert gained.keys() <= WAIVED["reduced"], gained
 
 
 # --- attempts that end the program or starve it ---
@@ -214,7 +234,7 @@ def children() -> set[int]:
 SMALL = Permissions(
     wall_seconds=15,
     cpu_seconds=1,
-    memory_bytes=256 << 20,
+    memory_bytes=192 << 20,
     disk_bytes=16 << 20,
     files=200,
     output_bytes=10_000,
@@ -306,7 +326,7 @@ class TestAlone:
         "name", ["stack_overflow", "native_stack_overflow", "segmentation_fault", "nested_source"]
     )
     async def test_a_crash_is_the_programs_alone(self, name: str, level: Level) -> None:
-        result = await alone(name, level)
+        result = await alone(name, level, SMALL.model_copy(update={"memory_bytes": 64 << 20}))
         assert result.exit_code != 0
 
     @pytest.mark.parametrize("name", ["disk_fill", "disk_fill_in_temporary_folder"])
@@ -333,11 +353,9 @@ class TestAlone:
         assert (await alone("descriptor_flood", level)).stdout == "True 24\n"
 
     async def test_killing_everything_kills_only_itself(self, level: Level) -> None:
-        user = {"user": NOBODY} if os.geteuid() == 0 else {}
-        with subprocess.Popen(["/bin/sleep", "60"], **user) as bystander:
+        with bystander() as process:
             await alone("kill_everything", level)
-            assert bystander.poll() is None
-            bystander.kill()
+            assert process.poll() is None
 
     async def test_a_daemon_does_not_outlive_the_call(self) -> None:
         if "namespaces" not in probe().levels:
@@ -364,6 +382,17 @@ class TestAlone:
     ) -> None:
         assert (await alone(name, level)).over is None
         assert (await run_at(level, "17 * 23")).stdout == "391\n"
+
+
+@contextlib.contextmanager
+def bystander() -> Iterator[subprocess.Popen[bytes]]:
+    """A process of the user that the sandbox runs as."""
+    user: dict[str, Any] = {"user": NOBODY} if os.geteuid() == 0 else {}
+    with subprocess.Popen(["/bin/sleep", "600"], **user) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def leftovers() -> set[str]:

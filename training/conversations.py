@@ -1,7 +1,9 @@
-"""The conversations that cria and cria-guard are trained and measured on: all synthetic, made from a seed.
+"""The conversations that cria and cria-guard are trained and measured on, made from a seed.
 
-`cria_trees` teaches Llama 3.2's format and tool calling, `guard_examples` Llama Guard 3's verdicts. The generators and banks are in
-`training.data`. A split shares no tool, no wording and (where a bank is large) no value with another; the same seed gives the same data.
+`cria_trees` teaches Llama 3.2's format and tool calling, `guard_examples` Llama Guard 3's verdicts.
+All is synthetic; the generators and banks are in `training.data`. What is trained on shares no
+tool, no wording and (where a bank is large) no value with what is measured on, and the same seed
+gives the same data.
 """
 
 from __future__ import annotations
@@ -27,7 +29,10 @@ _GUARDED = 240
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tree:
-    """Conversations that share a system prompt and its tools; every branch ends with the assistant's message."""
+    """Conversations that share a system prompt and its tools.
+
+    Every branch begins with a user's message and ends with the assistant's words.
+    """
 
     system: str
     tools: tuple[ToolSpec, ...]

@@ -1,4 +1,4 @@
-"""What every file of attempts has before it: its targets, raw system calls, and the one line for each attempt."""
+"""What every file of attempts has before it: targets, raw system calls, a line for each attempt."""
 # ruff: noqa: F401
 
 import ctypes

@@ -88,7 +88,7 @@ def execute_by_loader():
 def execute_memory_file():
     fd = os.memfd_create("attacked")
     os.write(fd, b"#!/bin/sh\n")
-    os.execv(fd, ["x"], {})
+    os.execve(fd, ["x"], {})
 
 
 @attempt

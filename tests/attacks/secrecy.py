@@ -138,7 +138,8 @@ def copy_the_mount_tree():
 
 @attempt
 def list_home():
-    return os.listdir(T["home"])
+    # The sandbox's own root may have empty folders of that name, which lead to the libraries.
+    return os.path.basename(os.path.dirname(T["home_secret"])) in os.listdir(T["home"]) or None
 
 
 @attempt
@@ -156,8 +157,9 @@ def walk_up_and_list():
     here = os.getcwd()
     try:
         os.chdir("/")
-        os.chdir("home" if os.path.isdir("home") else "root")
-        return os.listdir(".") or None
+        for step in os.path.dirname(T["tmp_secret"]).strip("/").split("/"):
+            os.chdir(step)
+        return os.listdir(".")
     finally:
         os.chdir(here)
 

@@ -1,1 +1,1 @@
-"""The generators and word banks behind `training.conversations`: all synthetic, all written for this repository."""
+"""Generators and banks behind `training.conversations`: synthetic, written for this repository."""

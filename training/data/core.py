@@ -1,37 +1,80 @@
-"""What every generator here shares: the split by name, made-up words, and a conversation under construction.
+"""What every generator here shares: the split by name, made-up words, a conversation in the making.
 
-A thing (a tool, a phrasing, a value) belongs to one of three splits by a hash of its own text, so that what a model is measured
-on has never been trained on, however the banks grow.
+A thing (a tool, a wording, a value) belongs to one of three splits by a hash of its own text, so
+that what a model is measured on has never been trained on, however the banks grow.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
 from random import Random
 
 from pydantic import JsonValue
 
 from corral.messages import AssistantMessage, Message, ToolCall, ToolResult, UserMessage
 
-__all__ = ["SPLITS", "Talk", "chance", "in_split", "joined", "lower_first", "made_up", "split_of"]
+__all__ = [
+    "FOLDER",
+    "SPLITS",
+    "Talk",
+    "chance",
+    "filled",
+    "in_split",
+    "joined",
+    "lower_first",
+    "made_up",
+    "sections",
+    "split_of",
+]
+
+FOLDER = Path(__file__).parent
+"""Where the banks lie."""
 
 SPLITS = ("train", "validation", "heldout")
 
 
-@lru_cache(maxsize=None)
+@cache
 def split_of(name: str) -> str:
-    """The split that `name` belongs to: 84 % train, 8 % validation, 8 % held-out, for ever the same."""
+    """The split that `name` belongs to for ever: 84 % train, 8 % validation, 8 % held-out."""
     place = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") % 100
     return "train" if place < 84 else "validation" if place < 92 else "heldout"
 
 
-def in_split(items: Sequence[str], split: str, pinned: frozenset[str] = frozenset()) -> tuple[str, ...]:
+def in_split(
+    items: Sequence[str], split: str, pinned: frozenset[str] = frozenset()
+) -> tuple[str, ...]:
     """Those of `items` that belong to `split`; what is `pinned` belongs to train."""
-    return tuple(
-        item for item in items if ("train" if item in pinned else split_of(item)) == split
-    )
+    return tuple(item for item in items if ("train" if item in pinned else split_of(item)) == split)
+
+
+@cache
+def sections(name: str) -> dict[str, tuple[str, ...]]:
+    """A bank file: `[section]` lines, and below each its items, between ` | ` or line by line.
+
+    In an item, a backslash and an n is a line's end; a backslash in front of a line makes it an
+    item even if it looks like a section.
+    """
+    found: dict[str, list[str]] = {}
+    section = ""
+    for line in (FOLDER / name).read_text(encoding="utf-8").splitlines():
+        if line.startswith("[") and line.endswith("]"):
+            section = line[1:-1]
+            found[section] = []
+        elif line and not line.startswith("# "):
+            found[section] += [
+                item.strip().replace("\\n", "\n") for item in line.removeprefix("\\").split(" | ")
+            ]
+    return {section: tuple(items) for section, items in found.items()}
+
+
+def filled(template: str, slots: Mapping[str, str]) -> str:
+    """The template with each `{name}` of `slots` put in; other braces stay."""
+    for name, text in slots.items():
+        template = template.replace("{" + name + "}", text)
+    return template
 
 
 def chance(rng: Random, share: float) -> bool:
@@ -39,13 +82,15 @@ def chance(rng: Random, share: float) -> bool:
     return rng.random() < share
 
 
-_ONSETS = "b c d f g h j k l m n p r s t v w z br cl dr fl gr kr pl qu sk st th tr vr zh sh ch".split()
+_ONSETS = (
+    "b c d f g h j k l m n p r s t v w z br cl dr fl gr kr pl qu sk st th tr vr zh sh ch".split()
+)
 _VOWELS = "a e i o u a e i o ai ea oo ou y".split()
 _CODAS = "n r s l t m x k d sh nd rk st ll th".split() + [""] * 9
 
 
 def made_up(rng: Random, split: str = "train", syllables: int = 0) -> str:
-    """A lower-case word that means nothing, such as `vorkin`, from the split's own share of such words."""
+    """A lower-case word that means nothing, such as `vorkin`, from the split's share of them."""
     while True:
         count = syllables or rng.choice((2, 2, 2, 3))
         word = "".join(
@@ -63,7 +108,7 @@ def joined(items: Sequence[str], last: str = "and") -> str:
 
 
 def lower_first(text: str) -> str:
-    """The text with a small first letter, unless it begins with `I`, a number or an abbreviation."""
+    """The text with a small first letter, unless it begins with `I` or an abbreviation."""
     first = text.split(" ", 1)[0]
     if first.startswith(("I'", "I ")) or first == "I" or first[1:2].isupper():
         return text

@@ -2,19 +2,23 @@
 
 A tool's entry in the bank, one fact a line:
 
-    tool NAME|OTHER NAME...            what it may be called
-    topic TEXT                         what it is about, for saying that no such tool is there
-    desc TEXT                          a description; one of several is used
-    arg NAME|OTHER...[?] TYPE KIND TEXT  an argument: `?` optional; TYPE string, integer, number, boolean, strings, enum(a|b)
-    ask TEXT [=> NAME=VALUE, ...]      a request; `{name}` or `{name:kind}` are arguments, what is not named is left out
-    more TEXT                          a follow-up that changes what it names and keeps the rest
-    two TEXT                           a request for two calls: `{name2}` belongs to the second, the rest is shared
-    lack TEXT | QUESTION...            a request without a required argument, and how to ask for it
-    res KEY=KIND ...                   a result that is an object; `list(low,high) KEY=KIND` a list; `text TEXT` plain text
-    each TEXT                          how one item of a list is retold, before the `say` lines that hold `{each}`
-    none TEXT                          the answer to an empty list
-    say TEXT                           an answer to the result above it; `{key}` of the result or the call
-    err CONTENT | ANSWER...            a result that is an error, and how it is told
+    tool NAME|OTHER NAME...     what it may be called
+    topic TEXT                  what it is about, for saying that no such tool is there
+    desc TEXT                   a description; one of several is used
+    arg NAME|OTHER...[?] TYPE KIND TEXT
+                                an argument; `?` optional; TYPE is string, integer, number, boolean,
+                                strings or enum(a|b)
+    ask TEXT [=> NAME=VALUE]    a request; `{name}` or `{name:kind}` are arguments
+    more TEXT                   a follow-up that changes what it names and keeps the rest
+    two TEXT                    asks for two calls: `{name2}` is the second's, the rest is shared
+    lack TEXT | QUESTION...     a request without a required argument, and how to ask for it
+    res KEY=KIND ...            a result that is an object
+    list(low,high) KEY=KIND     a result that is a list of such objects, or of values (`_=KIND`)
+    text TEXT                   a result that is plain text
+    each TEXT                   how one item of a list is retold, for `{each}` in a `say`
+    none TEXT                   the answer to an empty list
+    say TEXT                    an answer to the result above it; `{key}` of the result or the call
+    err CONTENT | ANSWER...     a result that is an error, and how it is told
 """
 
 from __future__ import annotations
@@ -22,21 +26,22 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path
 from random import Random
 
 from pydantic import JsonValue
 
 from training.data.banks import value
-from training.data.core import chance, split_of
+from training.data.core import FOLDER, chance, split_of
 
 __all__ = ["Argument", "Entry", "Outcome", "Request", "draw_request", "draw_outcome", "entries"]
 
-_FOLDER = Path(__file__).parent
 _SLOT = re.compile(r"\{(\w+)(?::([^{}]+))?\}")
+_ARGUMENT = re.compile(r"(\S+) (\w+(?:\([^)]*\))?) (-|\w+(?:\([^)]*\))?)(?: (.*))?")
 _PAIR = re.compile(r"(\w+)=('[^']*'|@\w+|\w+\([^)]*\)|[-\w.]+)")
 # The tools of Corral's own first pages: always trained on.
-_PINNED = frozenset({"order_status", "convert_currency", "get_weather", "add_reminder", "list_reminders"})
+_PINNED = frozenset(
+    {"order_status", "convert_currency", "get_weather", "add_reminder", "list_reminders"}
+)
 
 
 @dataclass(slots=True)
@@ -118,7 +123,7 @@ class Outcome:
 def entries() -> tuple[Entry, ...]:
     """Every tool of the bank files, in their order."""
     found: list[Entry] = []
-    for path in sorted(_FOLDER.glob("everyday*.txt")):
+    for path in sorted(FOLDER.glob("everyday*.txt")):
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             if not line.strip() or line.startswith("#"):
                 continue
@@ -139,47 +144,50 @@ def _read(found: list[Entry], keyword: str, rest: str) -> None:
         found.append(Entry(tuple(rest.split("|"))))
         return
     entry = found[-1]
+    plain = {"desc": entry.descriptions, "more": entry.mores, "two": entry.twos}
+    if keyword in plain:
+        plain[keyword].append(rest)
+    elif keyword in ("res", "text") or keyword.startswith("list("):
+        entry.replies.append(Reply(keyword, rest))
+    elif keyword in ("each", "none"):
+        setattr(entry.replies[-1], keyword, rest)
+    elif keyword == "say":
+        entry.replies[-1].says.append(rest)
+    else:
+        _read_more(entry, keyword, rest)
+
+
+def _read_more(entry: Entry, keyword: str, rest: str) -> None:
+    parts = [part.strip() for part in rest.split(" | ")]
     match keyword:
         case "topic":
             entry.topic = rest
-        case "desc":
-            entry.descriptions.append(rest)
         case "arg":
-            names, type_, kind, *text = rest.split(" ", 3)
-            optional = names.endswith("?")
-            entry.arguments.append(
-                Argument(tuple(names.replace("?", "").split("|")), type_, kind, text[0] if text else "", not optional)
-            )
+            entry.arguments.append(_argument(rest))
         case "ask":
             entry.asks.append(_checked(entry, rest))
-        case "more":
-            entry.mores.append(rest)
-        case "two":
-            entry.twos.append(rest)
         case "lack":
-            ask, *questions = (part.strip() for part in rest.split(" | "))
-            entry.lacks.append((ask, questions))
-        case "res" | "list" | "text":
-            entry.replies.append(Reply(keyword, rest))
-        case "each":
-            entry.replies[-1].each = rest
-        case "none":
-            entry.replies[-1].none = rest
-        case "say":
-            entry.replies[-1].says.append(rest)
+            entry.lacks.append((parts[0], parts[1:]))
         case "err":
-            content, *answers = (part.strip() for part in rest.split(" | "))
-            entry.errors.append((content, answers))
+            entry.errors.append((parts[0], parts[1:]))
         case _:
-            if keyword.startswith("list("):
-                entry.replies.append(Reply(keyword, rest))
-                return
             raise ValueError(f"unknown keyword {keyword!r}")
+
+
+def _argument(rest: str) -> Argument:
+    parts = _ARGUMENT.fullmatch(rest)
+    if not parts:
+        raise ValueError("not an argument")
+    names, type_, kind, text = parts.groups()
+    shown = tuple(names.replace("?", "").split("|"))
+    return Argument(shown, type_, kind, text or "", not names.endswith("?"))
 
 
 def _checked(entry: Entry, ask: str) -> str:
     text, _, fixed = ask.partition(" => ")
-    given = {found[0] for found in _SLOT.findall(text)} | {found[0] for found in _PAIR.findall(fixed)}
+    given = {found[0] for found in _SLOT.findall(text)} | {
+        found[0] for found in _PAIR.findall(fixed)
+    }
     known = {argument.name for argument in entry.arguments}
     needed = {argument.name for argument in entry.arguments if argument.required}
     if given - known or needed - given:
@@ -188,14 +196,18 @@ def _checked(entry: Entry, ask: str) -> str:
 
 
 def draw_request(rng: Random, split: str, entry: Entry, ask: str) -> Request:
-    """Fill one wording of a tool's bank with values; with a slot such as `{city2}` it asks for two calls."""
+    """Fill a wording with values; one with a slot such as `{city2}` asks for two calls."""
     text, _, fixed = ask.partition(" => ")
     drawn: dict[str, JsonValue] = {}
     shown: dict[str, str] = {}
     for slot, kind in _SLOT.findall(text):
         if slot in shown:
             continue
-        name = slot[:-1] if slot.endswith("2") and slot[:-1] in {a.name for a in entry.arguments} else slot
+        name = (
+            slot[:-1]
+            if slot.endswith("2") and slot[:-1] in {a.name for a in entry.arguments}
+            else slot
+        )
         argument = entry.argument(name)
         drawn[slot], shown[slot] = _drawn(rng, split, argument, kind, drawn.get(name))
     for name, given in _PAIR.findall(fixed):
@@ -208,7 +220,9 @@ def draw_request(rng: Random, split: str, entry: Entry, ask: str) -> Request:
     return Request(text=text, calls=(first, second))
 
 
-def _drawn(rng: Random, split: str, argument: Argument, kind: str, unlike: JsonValue) -> tuple[JsonValue, str]:
+def _drawn(
+    rng: Random, split: str, argument: Argument, kind: str, unlike: JsonValue
+) -> tuple[JsonValue, str]:
     """A value for an argument and how the user writes it."""
     for _ in range(20):
         if argument.options and not kind:
@@ -247,11 +261,15 @@ def _typed(argument: Argument, given: str) -> JsonValue:
 def draw_outcome(
     rng: Random, split: str, entry: Entry, arguments: dict[str, JsonValue], *, fails: bool = False
 ) -> Outcome:
-    """A result of a call with these arguments (by their names in the bank), and an answer that says it."""
+    """A result of a call, its arguments by their names in the bank, and an answer that tells it."""
     known = {name: _spoken(given) for name, given in arguments.items()}
     if fails and entry.errors:
-        content, answers = rng.choice([e for e in entry.errors if _fits(e[0], known)] or entry.errors)
-        return Outcome(content=_said(content, known), answer=_said(rng.choice(answers), known), is_error=True)
+        content, answers = rng.choice(
+            [e for e in entry.errors if _fits(e[0], known)] or entry.errors
+        )
+        return Outcome(
+            content=_said(content, known), answer=_said(rng.choice(answers), known), is_error=True
+        )
     replies = [r for r in entry.replies if not r.says or any(_fits(s, known, r) for s in r.says)]
     reply = rng.choice(replies)
     if reply.shape == "text":
@@ -259,7 +277,10 @@ def draw_outcome(
         for name, kind in _SLOT.findall(reply.body):
             if kind:
                 slots[name] = _spoken(value(rng, split, kind))
-        return Outcome(content=_filled(reply.body, slots), answer=_said(rng.choice(_fitting(reply, known)), slots))
+        return Outcome(
+            content=_filled(reply.body, slots),
+            answer=_said(rng.choice(_fitting(reply, known)), slots),
+        )
     if reply.shape.startswith("list"):
         return _listed(rng, split, reply, arguments, known)
     result = _object(rng, split, reply.body, arguments)
@@ -283,7 +304,9 @@ def _listed(
     return Outcome(content=content, answer=answer)
 
 
-def _object(rng: Random, split: str, body: str, arguments: dict[str, JsonValue]) -> dict[str, JsonValue]:
+def _object(
+    rng: Random, split: str, body: str, arguments: dict[str, JsonValue]
+) -> dict[str, JsonValue]:
     made: dict[str, JsonValue] = {}
     for key, kind in _PAIR.findall(body):
         if kind.startswith("@"):
@@ -303,14 +326,26 @@ def _object(rng: Random, split: str, body: str, arguments: dict[str, JsonValue])
 def _spoken(given: JsonValue) -> str:
     if isinstance(given, list):
         words = [str(item) for item in given]
-        return ", ".join(words[:-1]) + (" and " if len(words) > 1 else "") + words[-1] if words else "none"
-    return str(given).replace("_", " ") if isinstance(given, str) and "@" not in given and "." not in given else str(given)
+        return (
+            ", ".join(words[:-1]) + (" and " if len(words) > 1 else "") + words[-1]
+            if words
+            else "none"
+        )
+    return (
+        str(given).replace("_", " ")
+        if isinstance(given, str) and "@" not in given and "." not in given
+        else str(given)
+    )
 
 
 def _fits(template: str, known: dict[str, str], reply: Reply | None = None) -> bool:
     keys = set(known) | {"each", "n"}
     if reply is not None:
-        keys |= {key for key, kind in _PAIR.findall(reply.body) if not kind.startswith("@") or kind[1:] in known}
+        keys |= {
+            key
+            for key, kind in _PAIR.findall(reply.body)
+            if not kind.startswith("@") or kind[1:] in known
+        }
         keys |= {name for name, kind in _SLOT.findall(reply.body) if kind}
     return all(name in keys for name, _ in _SLOT.findall(template))
 
@@ -328,6 +363,10 @@ def _filled(template: str, slots: dict[str, str]) -> str:
 
 def _said(template: str, slots: dict[str, str]) -> str:
     text = _filled(template, slots)
-    if template.startswith("{") and "." not in text.split(" ", 1)[0] and not text.startswith("error"):
+    if (
+        template.startswith("{")
+        and "." not in text.split(" ", 1)[0]
+        and not text.startswith("error")
+    ):
         return text[:1].upper() + text[1:]
     return text

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from random import Random
 
 from corral.messages import AssistantMessage, ToolSpec, UserMessage
 from training.data.arithmetic import sum_branch
 from training.data.chat import knowledge_talk, memory_talk, no_tool_talk, small_talk
-from training.data.composed import Composed, chain_talk, composed_chain, composed_talk, composed_tool
-from training.data.core import Talk, chance
+from training.data.composed import (
+    Composed,
+    chain_talk,
+    composed_chain,
+    composed_talk,
+    composed_tool,
+)
+from training.data.core import Talk, chance, sections
 from training.data.everyday import Entry, entries
-from training.data.requests import Dressed, dress, everyday_talk, total_talk
+from training.data.requests import Dressed, dress, everyday_talk, plain_request, total_talk
 from training.data.tasks import task_branch
 from training.data.texts import text_talk
 
@@ -25,22 +31,12 @@ CODE_DESCRIPTIONS = (
     "Execute Python code.",
     "Runs Python in a sandbox.",
 )
-_SYSTEMS = """You are a helpful assistant.|You are a helpful assistant. Use Python for arithmetic.|Answer briefly.|You are Corral's assistant.|You help with everyday tasks.
-Be short and friendly.|You are a careful assistant. Use your tools when they help.|Use the tools you have; if none fits, say so.|You are a polite assistant.|Answer in one sentence.
-You are an assistant for a small office.|You help the customers of a shop.|Help the user. Never invent facts.|You are a concise assistant.|Reply in plain English.
-You are the assistant of a family.|Always check with a tool before you answer.|Keep answers short. Use code for numbers.|You are a math tutor.|You are a support agent.
-Answer questions about orders and stock.|You are a friendly helper.|Give exact answers.|Do what the user asks with the functions below.|You are an assistant that runs on the user's own machine.
-You are a helpful, honest assistant. When you need to calculate, run Python.|Be brief.|Assist the user.|You answer from what the tools return.|Use Python for dates, numbers and text.
-Today you help with chores.|You are a personal assistant. Be precise with names and numbers.|Use code for anything that can be computed.|You work for a travel agency.
-If something is missing, ask for it.|Speak simply.|You are a helpful assistant with access to functions.|You are a home assistant.|You are a calculator that explains nothing.
-Help with whatever comes up.|You are a librarian's assistant.|Stick to the facts.|Respond with care and keep it short.""".replace("\n", "|").split("|")
-
 Plan = list[tuple[float, Callable[[], Talk | None]]]
 
 
-@lru_cache(maxsize=None)
+@cache
 def _of_split(split: str) -> tuple[Entry, ...]:
-    """The tools to offer: a split's own; measured splits also see train's, with wordings of their own."""
+    """The tools to offer: a split's own; what is measured also has train's, in other wordings."""
     own = tuple(entry for entry in entries() if entry.split == split)
     if split == "train":
         return own
@@ -52,8 +48,8 @@ def _system(rng: Random) -> str:
     if pick < 0.18:
         return ""
     if pick < 0.85:
-        return rng.choice(_SYSTEMS)
-    return " ".join(rng.sample(_SYSTEMS, 2))
+        return rng.choice(sections("systems.txt")["systems"])
+    return " ".join(rng.sample(sections("systems.txt")["systems"], 2))
 
 
 def _date(rng: Random) -> datetime.date | None:
@@ -79,7 +75,10 @@ def draw_tree(
         topics = tuple(one.entry.topic for one in dressed)
         plan += _functions(rng, split, dressed)
     elif kind == "composed":
-        made = [composed_tool(rng, split) for _ in range(rng.choices((1, 2, 3, 4, 5), (20, 25, 25, 18, 12))[0])]
+        made = [
+            composed_tool(rng, split)
+            for _ in range(rng.choices((1, 2, 3, 4, 5), (20, 25, 25, 18, 12))[0])
+        ]
         made = list({one.spec.name: one for one in made}.values())
         tools += [one.spec for one in made]
         topics = tuple(f"the {one.noun}" for one in made)
@@ -91,7 +90,11 @@ def draw_tree(
         topics = (f"the {first.noun}",)
         plan += [(8, lambda: chain_talk(rng, split, first, second)), *_composed(rng, split, others)]
     if kind in ("code", "both") or (kind == "composed" and chance(rng, 0.12)):
-        interpreter = ToolSpec(name="code_interpreter", description=rng.choice(CODE_DESCRIPTIONS), kind="code_interpreter")
+        interpreter = ToolSpec(
+            name="code_interpreter",
+            description=rng.choice(CODE_DESCRIPTIONS),
+            kind="code_interpreter",
+        )
         tools.append(interpreter)
         topics = (*topics, "calculations with Python")
         plan += _code(rng, split, date, 0.75 if kind == "both" else 2.0)
@@ -99,7 +102,12 @@ def draw_tree(
             plan.append((2.0, lambda: total_talk(rng, split, dressed)))
     rng.shuffle(tools)
     plan += _talk(rng, split, kind, topics)
-    return system, tuple(tools), date if any(t.kind == "code_interpreter" for t in tools) else None, _branches(rng, plan)
+    return (
+        system,
+        tuple(tools),
+        date if any(t.kind == "code_interpreter" for t in tools) else None,
+        _branches(rng, plan),
+    )
 
 
 def _branches(rng: Random, plan: Plan) -> list[Talk]:
@@ -115,7 +123,10 @@ def _branches(rng: Random, plan: Plan) -> list[Talk]:
 
 def _code(rng: Random, split: str, date: datetime.date | None, weight: float) -> Plan:
     return [
-        (4 * weight, lambda: sum_branch(rng, split, rng.choices((0, 1, 2, 3, 4), (30, 28, 22, 14, 6))[0])),
+        (
+            4 * weight,
+            lambda: sum_branch(rng, split, rng.choices((0, 1, 2, 3, 4), (30, 28, 22, 14, 6))[0]),
+        ),
         (3 * weight, lambda: task_branch(rng, split, date, rng.choice((0, 0, 0, 1, 1, 2)))),
     ]
 
@@ -127,7 +138,9 @@ def _offer(rng: Random, split: str, wanted: int) -> list[Dressed]:
     while len(offered) < wanted:
         entry = rng.choice(pool)
         one = dress(rng, entry)
-        if one.spec.name not in offered and all(entry is not other.entry for other in offered.values()):
+        if one.spec.name not in offered and all(
+            entry is not other.entry for other in offered.values()
+        ):
             offered[one.spec.name] = one
     return list(offered.values())
 
@@ -158,8 +171,6 @@ def _unserved(rng: Random, split: str, topics: tuple[str, ...]) -> Talk | None:
     others = [entry for entry in _of_split(split) if entry.topic not in topics]
     if "calculations with Python" in topics:
         others = [entry for entry in others if entry.topic not in ("files", "unit conversions")]
-    from training.data.requests import plain_request
-
     entry = rng.choice(others)
     request = plain_request(rng, split, entry)
     if not request:

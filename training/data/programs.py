@@ -1,4 +1,4 @@
-"""Run the short programs that stand in the conversations, so that every stated result is what Python prints."""
+"""Run the short programs of the conversations: what is said of them is what Python prints."""
 
 from __future__ import annotations
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from random import Random
 
 from pydantic import JsonValue
 
 from corral.messages import AssistantMessage, ToolSpec
-from training.data.banks import value
-from training.data.chat import WELCOMES
-from training.data.core import Talk, chance, in_split, lower_first, made_up
+from training.data.chat import welcome
+from training.data.core import Talk, chance, in_split, lower_first, made_up, sections
 from training.data.everyday import Argument, Entry, Request, draw_outcome, draw_request
 from training.data.programs import run
 
@@ -29,11 +28,13 @@ class Dressed:
 
     def call(self, arguments: dict[str, JsonValue]) -> tuple[str, dict[str, JsonValue]]:
         """The call as this prompt has it, its arguments in the order of the schema."""
-        return self.spec.name, {shown: arguments[name] for name, shown in self.names.items() if name in arguments}
+        return self.spec.name, {
+            shown: arguments[name] for name, shown in self.names.items() if name in arguments
+        }
 
 
 def dress(rng: Random, entry: Entry) -> Dressed:
-    """Offer a tool: one of its names, one of its descriptions, its arguments by one of their names each."""
+    """Offer a tool, by one of its names and descriptions, its arguments by one of their names."""
     plain = chance(rng, 0.4)
     name = entry.name if plain else rng.choice(entry.names)
     if chance(rng, 0.06):
@@ -56,11 +57,15 @@ def dress(rng: Random, entry: Entry) -> Dressed:
         parameters["additionalProperties"] = False
     if required or chance(rng, 0.3):
         parameters["required"] = required
-    return Dressed(entry, ToolSpec(name=name, description=rng.choice(entry.descriptions), parameters=parameters), names)
+    return Dressed(
+        entry,
+        ToolSpec(name=name, description=rng.choice(entry.descriptions), parameters=parameters),
+        names,
+    )
 
 
 def _schema(rng: Random, argument: Argument, told: bool, generated: bool) -> JsonValue:
-    """An argument's schema: `generated` as pydantic writes it for a typed function, else by hand."""
+    """An argument's schema: `generated` as pydantic writes it for a typed function."""
     schema: dict[str, JsonValue] = {}
     if argument.options:
         schema |= {"type": "string", "enum": list(argument.options)}
@@ -69,7 +74,12 @@ def _schema(rng: Random, argument: Argument, told: bool, generated: bool) -> Jso
     else:
         schema["type"] = argument.type
     if generated and not argument.required:
-        default: dict[str, JsonValue] = {"string": "", "integer": rng.choice((1, 5, 10, 0)), "number": 1.0, "boolean": False}
+        default: dict[str, JsonValue] = {
+            "string": "",
+            "integer": rng.choice((1, 5, 10, 0)),
+            "number": 1.0,
+            "boolean": False,
+        }
         if argument.type in default and chance(rng, 0.5):
             schema["default"] = default[argument.type]
         elif argument.options and chance(rng, 0.7):
@@ -81,22 +91,26 @@ def _schema(rng: Random, argument: Argument, told: bool, generated: bool) -> Jso
     return {key: schema[key] for key in sorted(schema)} if generated else schema
 
 
-@lru_cache(maxsize=None)
+@cache
 def _asks(name: str, asks: tuple[str, ...], owner: str, split: str) -> tuple[str, ...]:
     """The wordings of a tool for a split: all of them where the tool itself belongs to it."""
     if split == owner != "train":
         return asks
-    pinned = frozenset({"Where is order {order_id}?", "What's the weather in {city}?", "Remind me to {text} {when}.", "Convert {amount} {from_currency} to {to_currency}."})
+    pinned = frozenset(
+        {
+            "Where is order {order_id}?",
+            "What's the weather in {city}?",
+            "Remind me to {text} {when}.",
+            "Convert {amount} {from_currency} to {to_currency}.",
+        }
+    )
     return in_split(asks, split, pinned)
-
-
-_OPENERS = ("Please {l}", "Hi! {t}", "Hey, {l}", "Hello, {l}", "{t} Thanks!", "{t} please", "Could you help? {t}", "ok, {l}", "So, {l}", "Also, {l}", "{t} Thank you.", "I have a question: {l}", "Quick one: {l}")
 
 
 def _dressed_text(rng: Random, text: str) -> str:
     if chance(rng, 0.13):
         bare = text.rstrip(".") if chance(rng, 0.5) else text
-        opener = rng.choice(_OPENERS)
+        opener = rng.choice(sections("requests.txt")["openers"])
         if opener == "{t} please":
             opener = "{t}, please" if text[-1:].isalnum() else "{t}"
         if opener.startswith("{t} ") and not text.endswith(("?", ".", "!")):
@@ -147,8 +161,8 @@ def everyday_talk(rng: Random, split: str, dressed: list[Dressed]) -> Talk | Non
     if chance(rng, 0.17):
         _served(rng, split, talk, rng.choice(dressed))
     if chance(rng, 0.06):
-        talk.user(rng.choice(("thanks", "Thank you!", "great, thanks", "perfect", "ok thanks!")))
-        talk.say(rng.choice(WELCOMES))
+        talk.user(rng.choice(sections("requests.txt")["thanks"]))
+        talk.say(welcome(rng))
     return talk
 
 
@@ -163,22 +177,28 @@ def _served(rng: Random, split: str, talk: Talk, one: Dressed) -> bool:
     return True
 
 
-_MORE = ("And {v}?", "What about {v}?", "and {v}?", "what about {v}", "How about {v}?", "and for {v}?", "Same for {v}, please.", "now {v}", "Then {v}.", "{v} too", "And what about {v}?", "And for {v}?", "{v}?", "ok, and {v}?")
-_AGAIN = ("Sorry, what was that?", "Can you repeat that?", "say that again please", "What did you say?", "come again?", "I didn't get that.", "Once more, please.", "repeat please")
-
-
 def _more(rng: Random, split: str, talk: Talk, one: Dressed) -> None:
     """A follow-up that gives one new value and keeps the rest of the call: "And in Lima?"."""
     last = talk.messages[-3]
     if not isinstance(last, AssistantMessage) or not last.calls or not one.entry.arguments:
         return
-    before = {name: last.calls[0].arguments[shown] for name, shown in one.names.items() if shown in last.calls[0].arguments}
+    before = {
+        name: last.calls[0].arguments[shown]
+        for name, shown in one.names.items()
+        if shown in last.calls[0].arguments
+    }
     asks = _asks(one.entry.name, tuple(one.entry.mores), one.entry.split, split)
     if asks and chance(rng, 0.75):
         request = draw_request(rng, split, one.entry, rng.choice(asks))
-    elif len(before) == 1 and not isinstance(next(iter(before.values())), list | bool) and (frames := in_split(_MORE, split)):
+    elif (
+        len(before) == 1
+        and not isinstance(next(iter(before.values())), list | bool)
+        and (frames := in_split(sections("requests.txt")["more"], split))
+    ):
         (name,) = before
-        request = draw_request(rng, split, one.entry, rng.choice(frames).replace("{v}", "{" + name + "}"))
+        request = draw_request(
+            rng, split, one.entry, rng.choice(frames).replace("{v}", "{" + name + "}")
+        )
     else:
         return
     talk.user(lower_first(request.text) if chance(rng, 0.15) else request.text)
@@ -187,14 +207,16 @@ def _more(rng: Random, split: str, talk: Talk, one: Dressed) -> None:
 
 def _again(rng: Random, split: str, talk: Talk) -> None:
     """The user didn't catch the answer, and hears it again."""
-    asks = in_split(_AGAIN, split)
+    asks = in_split(sections("requests.txt")["again"], split)
     answer = talk.messages[-1]
     if asks and isinstance(answer, AssistantMessage):
         talk.user(rng.choice(asks))
         talk.say(answer.text)
 
 
-def _done(rng: Random, split: str, talk: Talk, one: Dressed, arguments: dict[str, JsonValue]) -> None:
+def _done(
+    rng: Random, split: str, talk: Talk, one: Dressed, arguments: dict[str, JsonValue]
+) -> None:
     outcome = draw_outcome(rng, split, one.entry, arguments, fails=chance(rng, 0.09))
     talk.call(one.call(arguments))
     talk.results(outcome.content, is_error=outcome.is_error)
@@ -214,16 +236,20 @@ def _twice(rng: Random, split: str, one: Dressed) -> Talk | None:
     return talk
 
 
-_JOINTS = ("{a} And {b}", "{a} Also, {b}", "{a} Then {b}", "{a} {B}", "{a} And also: {b}", "{a} After that, {b}", "Two things: {a} And {b}")
-
-
 def _both(rng: Random, split: str, first: Dressed, second: Dressed) -> Talk | None:
     one, other = _request(rng, split, first.entry), _request(rng, split, second.entry)
     if one is None or other is None:
         return None
     talk = Talk()
-    talk.user(rng.choice(_JOINTS).format(a=_sentence(one.text), b=lower_first(other.text), B=other.text))
-    told = [draw_outcome(rng, split, first.entry, one.calls[0]), draw_outcome(rng, split, second.entry, other.calls[0])]
+    talk.user(
+        rng.choice(sections("requests.txt")["joints"]).format(
+            a=_sentence(one.text), b=lower_first(other.text), B=other.text
+        )
+    )
+    told = [
+        draw_outcome(rng, split, first.entry, one.calls[0]),
+        draw_outcome(rng, split, second.entry, other.calls[0]),
+    ]
     talk.call(first.call(one.calls[0]), second.call(other.calls[0]))
     talk.results(*(outcome.content for outcome in told))
     talk.say(" ".join(_sentence(outcome.answer) for outcome in told))
@@ -236,7 +262,12 @@ def _sentence(text: str) -> str:
 
 def _asked_for(rng: Random, split: str, one: Dressed) -> Talk | None:
     """A request without a required argument; the assistant asks, and is answered."""
-    lacks = [lack for lack in one.entry.lacks if lack[0] in _asks(one.entry.name, tuple(l for l, _ in one.entry.lacks), one.entry.split, split)]
+    lacks = [
+        lack
+        for lack in one.entry.lacks
+        if lack[0]
+        in _asks(one.entry.name, tuple(lack[0] for lack in one.entry.lacks), one.entry.split, split)
+    ]
     if not lacks:
         return None
     text, questions = rng.choice(lacks)
@@ -249,12 +280,16 @@ def _asked_for(rng: Random, split: str, one: Dressed) -> Talk | None:
     missing = [a for a in one.entry.arguments if a.required]
     if request is None:
         return None
-    if len(missing) == 1 and not one.entry.argument(missing[0].name).options and one.entry.argument(missing[0].name).type != "strings":
+    if (
+        len(missing) == 1
+        and not one.entry.argument(missing[0].name).options
+        and one.entry.argument(missing[0].name).type != "strings"
+    ):
         # The answer is the bare value: "Lima", "1047".
         name = missing[0].name
         arguments = {name: request.calls[0][name]}
         bare = str(arguments[name])
-        talk.user(rng.choice(("{v}", "{v}", "{v}.", "It's {v}.", "{v}, please")).format(v=bare))
+        talk.user(rng.choice(sections("requests.txt")["bare"]).format(v=bare))
     else:
         arguments = request.calls[0]
         talk.user(request.text)
@@ -270,9 +305,19 @@ def _retried(rng: Random, split: str, one: Dressed) -> Talk | None:
     talk = Talk()
     talk.user(request.text)
     arguments = request.calls[0]
-    named = [a for a in one.entry.arguments if a.type == "string" and isinstance(arguments.get(a.name), str) and " " in str(arguments[a.name])]
+    named = [
+        a
+        for a in one.entry.arguments
+        if a.type == "string"
+        and isinstance(arguments.get(a.name), str)
+        and " " in str(arguments[a.name])
+    ]
     talk.call(one.call(arguments))
-    if named and chance(rng, 0.6) and named[0].kind in ("room", "product", "restaurant", "city", "store", "category"):
+    if (
+        named
+        and chance(rng, 0.6)
+        and named[0].kind in ("room", "product", "restaurant", "city", "store", "category")
+    ):
         argument = named[0]
         given = str(arguments[argument.name])
         proper = given.lower().replace(" ", "_").replace("'", "")
@@ -280,10 +325,12 @@ def _retried(rng: Random, split: str, one: Dressed) -> Talk | None:
         if argument.kind == "room":
             options = [proper, "kitchen", "hallway"]
         rng.shuffle(options)
-        talk.results(f"error: {one.names[argument.name]}: {given!r} is not one of {options!r}", is_error=True)
+        talk.results(
+            f"error: {one.names[argument.name]}: {given!r} is not one of {options!r}", is_error=True
+        )
         arguments = {**arguments, argument.name: proper}
     else:
-        error = rng.choice(("error: the service is busy, try again", "error: timed out, try again", "error: connection lost, please retry", "error: temporary failure, try once more"))
+        error = rng.choice(sections("requests.txt")["retry"])
         talk.results(error, is_error=True)
     outcome = draw_outcome(rng, split, one.entry, arguments)
     talk.call(one.call(arguments))
@@ -301,25 +348,32 @@ def total_talk(rng: Random, split: str, dressed: list[Dressed]) -> Talk | None:
     content = next((m.content for m in reversed(talk.messages) if m.role == "tool"), None)
     if not isinstance(content, dict):
         return None
-    numbers = [(key, number) for key, number in content.items() if isinstance(number, int | float) and not isinstance(number, bool) and key not in ("id", "order_id") and number > 0]
+    numbers = [
+        (key, number)
+        for key, number in content.items()
+        if isinstance(number, int | float)
+        and not isinstance(number, bool)
+        and key not in ("id", "order_id")
+        and number > 0
+    ]
     if not numbers:
         return None
     key, number = rng.choice(numbers)
     said = key.replace("_", " ")
     n = rng.randint(2, 60)
-    asks, expression, answers = rng.choice((
-        (("What is {n}% of that {k}?", "And {n} percent of the {k}?", "how much is {n}% of the {k}"), f"{number} * {n} / 100", ("{n}% of {v} is {x}.", "That is {x}.")),
-        (("What is the {k} times {n}?", "Multiply the {k} by {n}.", "{k} times {n}?"), f"{number} * {n}", ("{v} * {n} is {x}.", "{v} times {n} is {x}.")),
-        (("Add {n} to the {k}.", "What is the {k} plus {n}?", "{k} + {n}?"), f"{number} + {n}", ("{v} + {n} is {x}.", "That makes {x}.")),
-        (("Divide the {k} by {n}.", "What is the {k} divided by {n}?", "the {k} split {n} ways?"), f"{number} / {n}", ("{v} / {n} is {x}.", "{v} divided by {n} is {x}.")),
-    ))  # fmt: skip
-    mine = in_split(asks, split)
-    if not mine:
+    bank = sections("requests.txt")
+    section = rng.choice([name for name in bank if name.startswith("total ")])
+    asks = in_split(bank[section], split)
+    if not asks:
         return None
-    program = f"print({expression})" if isinstance(number, int) and "/" not in expression else f"print(round({expression}, {2 if '100' in expression else 6}))"
+    expression = section.removeprefix("total ").format(v=number, n=n)
+    rounded = 2 if "100" in expression else 6
+    whole = isinstance(number, int) and "/" not in expression
+    program = f"print({expression})" if whole else f"print(round({expression}, {rounded}))"
     printed, _ = run(program)
-    talk.user(rng.choice(mine).format(n=n, k=said))
+    talk.user(rng.choice(asks).format(n=n, k=said))
     talk.code(program)
     talk.results(printed)
+    answers = bank[section.replace("total", "totalled")]
     talk.say(rng.choice(answers).format(n=n, v=number, x=printed))
     return talk

@@ -244,7 +244,7 @@ def read_objects(region: Region, pos: int) -> list[Found] | None:
         calls.append(call)
         end = stop
         pos, codes = region.gap(end)
-    region.finish(end)
+    region.finish(end, "{")
     return calls
 
 
@@ -308,7 +308,7 @@ def read_object_lists(region: Region, pos: int) -> list[Found] | None:
         calls += found
         end = stop
         pos, codes = region.gap(end)
-    region.finish(end)
+    region.finish(end, "[")
     return calls
 
 

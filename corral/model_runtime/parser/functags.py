@@ -16,6 +16,7 @@ __all__ = ["FUNCTION", "read_tags"]
 
 FUNCTION = "<function="
 _CLOSE = "</function>"
+_CLOSE_SLIPS = ("<function>", "<function/>", "<\\/function>")
 _STRAY_BEFORE = BLANKS + ">\"'=:,("
 _STRAY_AFTER = BLANKS + ">\"'}])"
 
@@ -39,9 +40,7 @@ def read_tags(region: Region, pos: int) -> list[Found] | None:
         if not text.startswith(FUNCTION, pos):
             break
         region.turn.warn(codes)
-    if region.turn.cut and pos < len(text) and FUNCTION.startswith(text[pos:]):
-        raise Fault("truncated")
-    region.finish(end)
+    region.finish(end, FUNCTION)
     return calls
 
 
@@ -102,6 +101,10 @@ def _read_closing(region: Region, name: str, pos: int) -> int:
         if text.startswith(_CLOSE, close):
             return close + len(_CLOSE)
         pos = close + len(_CLOSE) - 1
+    slip = next((slip for slip in _CLOSE_SLIPS if text.startswith(slip, close)), None)
+    if slip is not None:
+        region.turn.warn(["missing_function_close"])
+        return close + len(slip)
     if region.turn.cut and (close == len(text) or _CLOSE.startswith(text[close:])):
         raise Fault("truncated", f"In the call of {name!r}:")
     region.turn.warn(["missing_function_close"])

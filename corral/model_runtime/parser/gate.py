@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias, cast
 from corral.model_runtime.parser.deltas import Delta, TextDelta
 from corral.model_runtime.parser.functags import FUNCTION
 from corral.model_runtime.parser.literals import BLANKS
-from corral.model_runtime.parser.offer import NAME_CHARS, Offer
+from corral.model_runtime.parser.offer import Offer, in_name
 from corral.model_runtime.parser.reader import FENCE, is_prose
 from corral.model_runtime.parser.region import PYTHON_TAG, Turn
 from corral.model_runtime.parser.tracker import Syntax, Tracker
@@ -172,10 +172,10 @@ def _decide_list(offer: Offer) -> _Decision:
     char = yield from _blanks()
     if char == "{":
         return (yield from _decide_object(whole=False))
-    if not (char.isalpha() or char == "_"):
+    if not (char.isalnum() or char == "_"):
         return "text"
     name: list[str] = []
-    while char in NAME_CHARS:
+    while in_name(char):
         name.append(char)
         char = yield
     known = offer.resolve("".join(name))[0] in offer.names
@@ -212,10 +212,10 @@ def _decide_fence(offer: Offer) -> _Decision:
 
 
 def _decide_name(offer: Offer, char: str) -> _Decision:
-    if not (char.isalpha() or char == "_"):
+    if not (char.isalnum() or char == "_"):
         return "text"
     word = ""
-    while char in NAME_CHARS:
+    while in_name(char):
         word += char
         if not any(
             name.startswith(word) or f"{name}.call".startswith(word) for name in offer.names

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from corral.model_runtime.parser.literals import BLANKS, decode_json
-from corral.model_runtime.parser.offer import NAME_CHARS, Offer
+from corral.model_runtime.parser.offer import Offer, in_name
 
 __all__ = ["quotes_call"]
 
@@ -54,7 +54,7 @@ def _quotes_name(text: str, name: str) -> bool:
     for call in (f"{name}(", f"{name}.call("):
         pos = text.find(call)
         while pos >= 0:
-            if pos == 0 or text[pos - 1] not in NAME_CHARS:
+            if pos == 0 or not in_name(text[pos - 1]):
                 return True
             pos = text.find(call, pos + 1)
     return False

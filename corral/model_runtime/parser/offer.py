@@ -9,18 +9,25 @@ from pydantic import JsonValue
 
 from corral.messages import ToolSpec
 
-__all__ = ["Found", "Offer", "is_legal_name"]
+__all__ = ["Found", "Offer", "in_name", "is_legal_name"]
 
-_FIRST = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_")
-NAME_CHARS = _FIRST | frozenset("0123456789-.:/")
-"""The characters of tool names that text is searched for."""
-
+_SIGNS = frozenset("_-.:/")
 _LONGEST_NAME = 128
+
+
+def in_name(char: str) -> bool:
+    """Whether a tool's name may hold a character, as far as names are searched for in text."""
+    return char.isalnum() or char in _SIGNS
 
 
 def is_legal_name(name: str) -> bool:
     """Whether a string could be a tool's name at all; `Hex bolt M6` could not."""
-    return 0 < len(name) <= _LONGEST_NAME and name[0] in _FIRST and NAME_CHARS.issuperset(name)
+    first = name[:1]
+    return (
+        len(name) <= _LONGEST_NAME
+        and (first.isalpha() or first == "_")
+        and all(in_name(char) for char in name)
+    )
 
 
 @dataclass(slots=True)

@@ -209,33 +209,36 @@ class OutputParser:
 
     def _read(self, stop: StopReason) -> AssistantMessage:
         text = "".join(self._parts)
-        turn = Turn(self._offer, stop)
+        # Where the model went on to play another part, the message itself was not cut.
+        turn = Turn(self._offer, "unknown" if self._ended and self._stop is None else stop)
         if not self._offer:
-            return self._say(turn, text)
+            return self._say(stop, text)
         try:
             reading = read_message(turn, text, self._tags)
             if not reading.calls:
-                return self._say(turn, text)
+                return self._say(stop, text)
             if self._discarded:
                 turn.warn(["discarded_after_stop"])
             if not self._whole:
                 raise Fault("invalid_unicode")
             calls = check_calls(turn, reading.calls, self._options)
         except Fault as fault:
-            return self._fail(turn, text, fault)
+            return self._fail(turn, stop, text, fault)
         except RecursionError:
-            return self._fail(turn, text, Fault("too_deep"))
-        return self._call(turn, reading, calls)
+            return self._fail(turn, stop, text, Fault("too_deep"))
+        return self._call(turn, stop, reading, calls)
 
-    def _say(self, turn: Turn, text: str) -> AssistantMessage:
+    def _say(self, stop: StopReason, text: str) -> AssistantMessage:
         """The message that is all text."""
         self._let_go(text)
         warnings = ["discarded_after_stop"] if self._discarded else []
         if self._offer and quotes_call(text, self._offer):
             warnings.append("possible_tool_call")
-        return AssistantMessage(text=text, stop_reason=turn.stop, warnings=tuple(warnings))
+        return AssistantMessage(text=text, stop_reason=stop, warnings=tuple(warnings))
 
-    def _call(self, turn: Turn, reading: Reading, found: Sequence[Found]) -> AssistantMessage:
+    def _call(
+        self, turn: Turn, stop: StopReason, reading: Reading, found: Sequence[Found]
+    ) -> AssistantMessage:
         """The message that holds calls."""
         before, after = reading.before.strip(), reading.after
         calls = tuple(
@@ -251,10 +254,10 @@ class OutputParser:
                 *(CallStarted(at, call.name) for at, call in enumerate(calls) if at >= told),
             )
         return AssistantMessage(
-            text=text, calls=calls, stop_reason=turn.stop, warnings=tuple(turn.warnings)
+            text=text, calls=calls, stop_reason=stop, warnings=tuple(turn.warnings)
         )
 
-    def _fail(self, turn: Turn, text: str, fault: Fault) -> AssistantMessage:
+    def _fail(self, turn: Turn, stop: StopReason, text: str, fault: Fault) -> AssistantMessage:
         """The message that begins a call and can't be read as one."""
         at = turn.tagged_at
         before = text[: at - len(PYTHON_TAG)] if at >= 0 else ""
@@ -267,7 +270,7 @@ class OutputParser:
             message=explain(fault, raw, self._offer),
             tagged=at >= 0,
         )
-        return AssistantMessage(text=before, invalid=invalid, stop_reason=turn.stop)
+        return AssistantMessage(text=before, invalid=invalid, stop_reason=stop)
 
     def _let_go(self, text: str) -> None:
         """Tell what has not left of a text."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pydantic import JsonValue
 
 from corral.model_runtime.parser.literals import BLANKS, Fault, Scanner
-from corral.model_runtime.parser.offer import NAME_CHARS, Found, Offer
+from corral.model_runtime.parser.offer import Found, Offer, in_name, is_legal_name
 from corral.model_runtime.parser.region import Region
 
 __all__ = ["name_end", "read_bare", "read_lists"]
@@ -19,10 +19,9 @@ __all__ = ["name_end", "read_bare", "read_lists"]
 def name_end(text: str, start: int) -> int:
     """Where the tool's name that begins at `start` ends; `start` itself if none begins there."""
     pos = start
-    if not (text[pos : pos + 1].isalpha() or text[pos : pos + 1] == "_"):
-        return start
-    while text[pos : pos + 1] in NAME_CHARS:
-        pos += 1
+    if text[pos : pos + 1].isalnum() or text[pos : pos + 1] == "_":
+        while in_name(text[pos : pos + 1]):
+            pos += 1
     return pos
 
 
@@ -50,7 +49,7 @@ def read_lists(region: Region, pos: int) -> list[Found] | None:
         pos, codes = region.gap(end)
     if not region.tagged and region.text[end : end + 1] == "(":
         return None  # A link: [f()](https://...).
-    region.finish(end)
+    region.finish(end, "[")
     return calls
 
 
@@ -166,7 +165,9 @@ def _opening_name(scanner: Scanner, offer: Offer, *, only_offered: bool) -> str 
         pos += 1
     if not name or text[pos] != "(":
         return None
-    if not known and (only_offered or not _begins_keywords(text, pos + 1)):
+    if not known and (
+        only_offered or not is_legal_name(name) or not _begins_keywords(text, pos + 1)
+    ):
         return None
     scanner.pos = pos + 1
     return name

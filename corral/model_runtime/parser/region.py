@@ -10,7 +10,7 @@ from pydantic import JsonValue
 
 from corral.messages import StopReason
 from corral.model_runtime.parser.literals import BLANKS, Fault, Scanner, decode_json
-from corral.model_runtime.parser.offer import Offer
+from corral.model_runtime.parser.offer import Offer, in_name
 
 __all__ = ["PYTHON_TAG", "Region", "Turn"]
 
@@ -147,15 +147,28 @@ class Region:
         index = bisect_left(self.tags, pos)
         return index < len(self.tags) and self.tags[index] == pos
 
-    def finish(self, end: int) -> None:
-        """After the last call, which ends at `end`: prose, a separator too many, or nothing."""
+    def finish(self, end: int, opener: str = "") -> None:
+        """After the last call, which ends at `end`: prose, a separator too many, or nothing.
+
+        Raises:
+            Fault: The message was cut where another call, which begins with `opener`, was due.
+        """
         if end == len(self.text):
             return
         pos, codes = self.gap(end)
         if pos < len(self.text):
+            if self.turn.cut and opener and self._begins(pos, opener):
+                raise Fault("truncated")
             self.turn.warn(["trailing_text"])
             self.after = self.text[end:].strip()
         elif codes or ";" in self.text[end:]:
             if self.turn.cut:
                 raise Fault("truncated")
             self.turn.warn(codes or ["stray_separator"])
+
+    def _begins(self, pos: int, opener: str) -> bool:
+        """Whether all that is left is the beginning of something that begins with `opener`."""
+        rest = self.text[pos : pos + len(opener)]
+        if rest != opener:
+            return opener.startswith(self.text[pos:])
+        return all(in_name(char) for char in self.text[pos + len(opener) :].strip())

@@ -152,7 +152,7 @@ def prepare(schema: Schema) -> Prepared:
     Raises:
         ValueError, TypeError, RecursionError: It is no JSON.
     """
-    return _prepare(json.dumps(schema, sort_keys=True))
+    return _prepare(json.dumps(schema))
 
 
 @lru_cache(maxsize=256)
@@ -221,11 +221,11 @@ def _plain_check(schema: Schema) -> _Check | None:
     if not all(name in _CHECKS for name in names):
         return None
     checks: list[_Check] = []
-    if names:
-        checks.append(_type_check(names))
     if "enum" in schema:
         allowed = {item for item in schema["enum"] if isinstance(item, str)}
         checks.append(lambda value: isinstance(value, str) and value in allowed)
+    if names and not (checks and names == ("string",)):
+        checks.append(_type_check(names))
     for key, make in (("items", _items_check), ("properties", _properties_check)):
         if key in schema:
             check = make(schema)
@@ -234,9 +234,17 @@ def _plain_check(schema: Schema) -> _Check | None:
             checks.append(check)
     if "properties" not in schema and ("required" in schema or "additionalProperties" in schema):
         return None
-    if len(checks) == 1:
-        return checks[0]
-    return lambda value: all(check(value) for check in checks)
+    return checks[0] if len(checks) == 1 else _all_of(checks)
+
+
+def _all_of(checks: Sequence[_Check]) -> _Check:
+    def check_all(value: object) -> bool:
+        for check in checks:
+            if not check(value):
+                return False
+        return True
+
+    return check_all
 
 
 def _type_check(names: Sequence[str]) -> _Check:
@@ -251,9 +259,15 @@ def _items_check(schema: Schema) -> _Check | None:
     item = _plain_check(cast("Schema", items)) if isinstance(items, dict) else None
     if item is None:
         return None
-    return lambda value: (
-        not isinstance(value, list) or all(item(each) for each in cast("list[object]", value))
-    )
+
+    def check_items(value: object) -> bool:
+        if isinstance(value, list):
+            for each in cast("list[object]", value):
+                if not item(each):
+                    return False
+        return True
+
+    return check_items
 
 
 def _properties_check(schema: Schema) -> _Check | None:
@@ -263,19 +277,21 @@ def _properties_check(schema: Schema) -> _Check | None:
         if check is None:
             return None
         checks[name] = check
-    required = cast("list[str]", schema.get("required") or [])
+    required = frozenset(cast("list[str]", schema.get("required") or []))
     extras = schema.get("additionalProperties", True)
     if not isinstance(extras, bool):
         return None
 
-    def check_all(value: object) -> bool:
+    def check_fields(value: object) -> bool:
         if not isinstance(value, dict):
             return True
         fields = cast("dict[str, object]", value)
-        if not extras and not fields.keys() <= checks.keys():
+        if not required <= fields.keys():
             return False
-        if any(name not in fields for name in required):
-            return False
-        return all(checks[name](item) for name, item in fields.items() if name in checks)
+        for name, item in fields.items():
+            check = checks.get(name)
+            if not (extras if check is None else check(item)):
+                return False
+        return True
 
-    return check_all
+    return check_fields

@@ -215,6 +215,7 @@ def _lock(policy: Policy, alive: int, status: int, request: int, workspace: str)
     _die_with_parent(alive)
     os.setsid()
     sys.path += policy["python_path"]
+    sys.executable = os.path.realpath(sys.executable)  # What a link of it leads to is seen inside.
     temporary = workspace
     others = 3  # Supervisor, init and this one are all that its user namespace counts.
     if policy["level"] == "namespaces":
@@ -258,7 +259,7 @@ def _lock_in_namespaces(policy: Policy) -> None:
     if abi:
         rules = [
             *policy["binds"],
-            (_namespaces.WORKSPACE, "write"),
+            (_namespaces.WORKSPACE, "build" if policy["processes"] else "write"),
             (_namespaces.TEMP, "write"),
             ("/etc", "read"),
             ("/proc", "read"),
@@ -277,7 +278,7 @@ def _lock_in_namespaces(policy: Policy) -> None:
 
 def _lock_in_place(policy: Policy, workspace: str) -> None:
     abi = _landlock_abi(policy)
-    if not abi and "landlock" not in policy["without"]:
+    if not abi and policy["landlock"]:
         raise OSError(
             "this kernel has no Landlock, and without namespaces nothing else hides files"
         )
@@ -305,7 +306,7 @@ def _lock_in_place(policy: Policy, workspace: str) -> None:
 
 
 def _landlock_abi(policy: Policy) -> int:
-    return 0 if "landlock" in policy["without"] else _libc.abi_of_landlock()
+    return min(policy["landlock"], _libc.abi_of_landlock())
 
 
 def _limit(policy: Policy, others: int) -> None:
@@ -370,6 +371,7 @@ def _init(worker: int, status: int, *, close: tuple[int, ...]) -> NoReturn:
     """First of the process table: reap, tell how the worker ended, and by ending end the rest."""
     for fd in close:
         os.close(fd)
+    _libc.ignore_signals()  # The program may signal its process group, which this belongs to.
     while True:
         pid, code, usage = os.wait4(-1, 0)
         if pid == worker:

@@ -18,7 +18,7 @@ import time
 from dataclasses import dataclass, field
 
 from corral.errors import SandboxUnavailable
-from corral.tools.sandbox._layout import environment, policy_for
+from corral.tools.sandbox._layout import NEWEST_LANDLOCK, environment, policy_for
 from corral.tools.sandbox._policy import Policy
 from corral.tools.sandbox.permissions import Level, Permissions
 from corral.tools.sandbox.result import Limit, SandboxResult
@@ -72,7 +72,7 @@ class Call:
         self._policy = policy
         self._environment = environment
         self._wall = wall_seconds
-        self._wake_read, self._wake_write = os.pipe()
+        self._wake_read, self._wake_write = _pipes(1)[0]
         os.set_blocking(self._wake_write, False)
         self._wake_lock = threading.Lock()
         self._leash = -1
@@ -111,7 +111,7 @@ class Call:
     def _start(
         self, selector: selectors.BaseSelector, stack: contextlib.ExitStack
     ) -> tuple[subprocess.Popen[bytes], int]:
-        ends = [os.pipe() for _ in range(6)]
+        ends = _pipes(6)
         (
             (in_r, in_w),
             (out_r, out_w),
@@ -292,22 +292,38 @@ def prepare(
     permissions: Permissions,
     stdin: bytes = b"",
     without: frozenset[str] = frozenset(),
+    landlock: int = NEWEST_LANDLOCK,
 ) -> Call:
     """A call that runs the program `code` on `level`.
 
-    `without` names layers to leave out, for tests alone.
+    `without` and `landlock` leave out layers, or use an older one, for tests alone.
 
     Raises:
         ConfigError: If a granted path doesn't exist.
     """
     return Call(
-        policy_for(permissions, level, without=without),
+        policy_for(permissions, level, without=without, landlock=landlock),
         request=code.encode("utf-8", "surrogatepass"),
         stdin=stdin,
         environment=environment(permissions),
         wall_seconds=permissions.wall_seconds,
         output_bytes=permissions.output_bytes,
     )
+
+
+def _pipes(count: int) -> list[tuple[int, int]]:
+    made: list[tuple[int, int]] = []
+    try:
+        for _ in range(count):
+            made.append(os.pipe())
+    except OSError as error:
+        for fd in (fd for pair in made for fd in pair):
+            os.close(fd)
+        raise SandboxUnavailable(
+            f"The sandbox could not make its pipes: {error}. Run fewer programs at the same time, "
+            "or raise `ulimit -n`."
+        ) from error
+    return made
 
 
 def _read(selector: selectors.BaseSelector, key: selectors.SelectorKey) -> bool:

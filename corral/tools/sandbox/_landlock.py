@@ -34,6 +34,7 @@ _ACCESS = {
     "read": _READ,
     "run": _READ | _EXECUTE,
     "write": _READ | _CHANGE,
+    "build": _READ | _CHANGE | _EXECUTE,
     "device": _READ_FILE | _WRITE_FILE,
 }
 
@@ -41,12 +42,13 @@ _ACCESS = {
 def open_rules(rules: list[tuple[str, str]]) -> list[tuple[int, int]]:
     """Open each `(path, kind)` now, to be allowed when the process may no longer reach it.
 
-    `kind` is `read`, `run`, `write` or `device`. A path that doesn't exist is left out.
+    `kind` is `read`, `run`, `write`, `build` (write and run) or `device`. A path that doesn't exist
+    is left out.
     """
     opened: list[tuple[int, int]] = []
     for path, kind in rules:
         try:
-            fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+            fd = _libc.open_no_links(path)
         except (FileNotFoundError, NotADirectoryError):
             continue
         access = _ACCESS[kind]

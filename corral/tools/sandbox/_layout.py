@@ -5,13 +5,17 @@ from __future__ import annotations
 import functools
 import os
 import sys
+import sysconfig
 from pathlib import Path
 
 from corral.errors import ConfigError, SandboxUnavailable
 from corral.tools.sandbox._policy import Policy
 from corral.tools.sandbox.permissions import Level, Permissions
 
-__all__ = ["environment", "policy_for"]
+__all__ = ["NEWEST_LANDLOCK", "environment", "policy_for"]
+
+NEWEST_LANDLOCK = 1000
+"""Whatever the kernel has."""
 
 _SYSTEM = (
     "/lib",
@@ -30,7 +34,11 @@ _THREADS = 64
 
 
 def policy_for(
-    permissions: Permissions, level: Level, *, without: frozenset[str] = frozenset()
+    permissions: Permissions,
+    level: Level,
+    *,
+    without: frozenset[str] = frozenset(),
+    landlock: int = NEWEST_LANDLOCK,
 ) -> Policy:
     """What the confined side is told for one call.
 
@@ -64,6 +72,7 @@ def policy_for(
         memory_bytes=permissions.memory_bytes,
         disk_bytes=permissions.disk_bytes,
         files=permissions.files,
+        landlock=landlock,
         without=sorted(without),
     )
 
@@ -80,6 +89,9 @@ def environment(permissions: Permissions) -> dict[str, str]:
         "OPENBLAS_NUM_THREADS": "1",
         "OMP_NUM_THREADS": "1",
     }
+    if "LD_LIBRARY_PATH" in os.environ and sysconfig.get_config_var("Py_ENABLE_SHARED"):
+        # Some builds find their own library only by this.
+        plain["LD_LIBRARY_PATH"] = os.path.join(sys.base_prefix, "lib")
     plain.update({name: os.environ[name] for name in permissions.env if name in os.environ})
     return plain
 
@@ -112,6 +124,7 @@ def _places(programs: bool) -> tuple[tuple[tuple[str, str], ...], tuple[tuple[st
         wanted.append("/nix/store")
     if programs:
         wanted += [*_PROGRAMS, *(os.path.join(prefix, "bin") for prefix in prefixes)]
+        wanted.append(os.path.dirname(os.path.realpath(sys.executable)))
     links: dict[str, str] = {}
     real: set[str] = set()
     for path in wanted:

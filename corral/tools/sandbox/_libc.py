@@ -16,6 +16,7 @@ __all__ = [
     "abi_of_landlock",
     "drop_bounding_set",
     "drop_capabilities",
+    "ignore_signals",
     "landlock_add_path",
     "landlock_create",
     "landlock_restrict",
@@ -141,6 +142,15 @@ def drop_capabilities() -> None:
     prctl(47, 4)  # PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL
     header = struct.pack("=Ii", 0x20080522, 0)
     _checked(int(_libc.capset(header, bytes(24))), "capset")
+
+
+def ignore_signals() -> None:
+    """Have every signal that can be ignored be ignored, but that of a child's end."""
+    # Python's own signal module would do, and takes 7 ms to import.
+    _libc.signal.argtypes = [ctypes.c_int, ctypes.c_void_p]
+    for number in range(1, 32):
+        if number != 17:  # SIGCHLD; ignoring it would reap children before they are waited for.
+            _libc.signal(number, 1)
 
 
 def abi_of_landlock() -> int:

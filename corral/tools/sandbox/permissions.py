@@ -139,8 +139,7 @@ def _grantable(path: Path) -> Path:
             f"Permission path {str(path)!r} is relative. Write it out from '/' or '~'."
         )
     resolved = path.expanduser().resolve()
-    home = Path.home().resolve()
-    if home.is_relative_to(resolved):
+    if _home().is_relative_to(resolved):
         raise ConfigError(
             f"Permission path {str(path)!r} is or holds the home folder. "
             "Grant a folder inside it instead."
@@ -153,6 +152,13 @@ def _grantable(path: Path) -> Path:
             "Copy what is needed to a folder and grant that."
         )
     return resolved
+
+
+def _home() -> Path:
+    try:
+        return Path.home().resolve()
+    except RuntimeError:  # A user without one, as in some containers.
+        return Path("/")
 
 
 def _shared(ours: tuple[Path, ...], theirs: tuple[Path, ...]) -> tuple[Path, ...]:

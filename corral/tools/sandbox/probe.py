@@ -73,7 +73,7 @@ def tried(name, act):
     else:
         print(name, "allowed")
 tried("read", lambda: open(secret).read())
-tried("list", lambda: os.listdir("/root" if os.path.isdir("/root") else "/home"))
+tried("list", lambda: os.listdir(os.path.dirname(secret)))
 tried("write", lambda: open(secret + ".new", "w"))
 tried("remove", lambda: os.unlink(secret))
 tried("socket", lambda: _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM))

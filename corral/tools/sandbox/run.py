@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 
 from corral.errors import SandboxUnavailable
 from corral.tools.sandbox._host import prepare
+from corral.tools.sandbox._layout import NEWEST_LANDLOCK
 from corral.tools.sandbox.permissions import Level, Permissions
 from corral.tools.sandbox.probe import probe
 from corral.tools.sandbox.result import SandboxResult
@@ -47,9 +49,15 @@ async def run_at(
     permissions: Permissions = _NOTHING,
     stdin: bytes = b"",
     without: frozenset[str] = frozenset(),
+    landlock: int = NEWEST_LANDLOCK,
 ) -> SandboxResult:
-    """`run_python` on a chosen level; `without` names layers to leave out, for tests alone."""
-    call = prepare(level, code, permissions=permissions, stdin=stdin, without=without)
+    """`run_python` on a chosen level.
+
+    `without` and `landlock` leave out layers, or use an older one, for tests alone.
+    """
+    call = prepare(
+        level, code, permissions=permissions, stdin=stdin, without=without, landlock=landlock
+    )
 
     def work() -> SandboxResult | Exception:
         try:
@@ -74,7 +82,8 @@ async def run_at(
         with anyio.CancelScope(shield=True):
             outcome = await anyio.to_thread.run_sync(work, limiter=anyio.CapacityLimiter(1))
         group.cancel_scope.cancel()
-    # Only a cancel leaves the group without an outcome, and that has raised by now.
+    # The shield has kept a cancel from this task; here it is told.
+    await anyio.lowlevel.checkpoint_if_cancelled()
     if not isinstance(outcome, SandboxResult):
         raise outcome or SandboxUnavailable("The sandbox was cancelled. Run it again.")
     return outcome

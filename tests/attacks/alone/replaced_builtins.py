@@ -5,4 +5,4 @@ builtins.print = builtins.open = builtins.repr = None
 sys.modules.clear()
 sys.stdout = sys.stderr = None
 builtins.__import__ = None
-1 / 0
+raise ZeroDivisionError
