@@ -12,7 +12,7 @@ def order_status(order_id: int) -> dict:
     Args:
         order_id: The number of the order.
     """
-    return {"order_id": order_id, "status": "shipped", "arrives": "Friday"}
+    return {"order_id": order_id, "status": "shipped"}
 
 
 agent = Agent(model="cria", tools=[order_status], shields="cria-guard", memory="temporary")

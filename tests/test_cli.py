@@ -203,6 +203,10 @@ class Terminal:
                 if "\x1b[6n" in text:  # where is the cursor?
                     os.write(self.fd, b"\x1b[1;1R")
 
+    def wait_for_prompt(self) -> None:
+        self.seen = self.seen.partition("shield answer: safe")[2]
+        self.wait_for(">")
+
     def write(self, text: str) -> None:
         self.seen = ""
         os.write(self.fd, text.encode())
@@ -230,7 +234,7 @@ def test_ctrl_c_ends_a_turn_and_not_the_chat_and_a_second_one_leaves(env):
     terminal.write("What is 17 * 23?\r")
     terminal.wait_for("shield answer: safe")
     assert "391" in terminal.seen
-    terminal.wait_for("> ")
+    terminal.wait_for_prompt()
     terminal.write("What is 18 * 24?\r")
     terminal.wait_for("shield input")
     terminal.write("\x03")
@@ -238,7 +242,7 @@ def test_ctrl_c_ends_a_turn_and_not_the_chat_and_a_second_one_leaves(env):
     terminal.write("What is 20 * 3?\r")
     terminal.wait_for("shield answer: safe")
     assert "60" in terminal.seen
-    terminal.wait_for("> ")
+    terminal.wait_for_prompt()
     terminal.write("\x03")
     terminal.wait_for("again leaves")
     terminal.write("\x03")

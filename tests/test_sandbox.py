@@ -265,7 +265,12 @@ def test_a_dead_host_takes_the_program_along(level: Level, shared: Path) -> None
         f"permissions = Permissions(write=({str(shared)!r},), wall_seconds=60)\n"
         f"anyio.run(functools.partial(run_at, {level!r}, {program!r}, permissions=permissions))\n"
     )
-    with subprocess.Popen([sys.executable, "-c", host], cwd=TESTS.parent) as process:
+    temporary = shared / "temporary"
+    temporary.mkdir()
+    temporary.chmod(0o777)
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    command = [sys.executable, "-c", host]
+    with subprocess.Popen(command, cwd=TESTS.parent, env=environment) as process:
         until = time.monotonic() + 30
         while time.monotonic() < until and not (beat.exists() and beat.read_text()):
             time.sleep(0.02)
@@ -275,6 +280,7 @@ def test_a_dead_host_takes_the_program_along(level: Level, shared: Path) -> None
     time.sleep(0.2)
     assert last
     assert beat.read_text() == last
+    assert os.listdir(temporary) == []
 
 
 # --- permissions ---
@@ -534,7 +540,7 @@ def test_the_report_is_made_once() -> None:
 # --- as an ordinary user ---
 
 
-# What depends on who runs it. The rest is the same for everyone, and two runs of it take twice as long.
+# What depends on who runs it; the rest is the same for everyone.
 FOR_ORDINARY_USERS = (
     "gains_nothing or was_harmed or older_landlock or kills or daemon or bomb or filled or tree "
     "or granted or strongest or where_nothing or container or allowed"

@@ -11,11 +11,14 @@ from __future__ import annotations
 import argparse
 import ast
 import json
+import math
 import operator
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,7 @@ from training.trees import FolderEncoder, TreeLike
 __all__ = [
     "Generator",
     "Item",
+    "choose",
     "evaluate_cria",
     "evaluate_guard",
     "items_of",
@@ -46,19 +50,35 @@ class Generator:
 
         self.encoder = FolderEncoder(folder)
         self.model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        self._ids: list[int] = []
+        self._cache: Any = None
 
     def __call__(self, prompt: Prompt, *, max_tokens: int = 96) -> str:
         """What the model writes, control tokens by name, its end token left out."""
         import torch
+        from transformers import DynamicCache
 
-        ids = torch.tensor([prompt.encode(self.encoder)])
+        new = prompt.encode(self.encoder)
+        shared = 0  # what the cache holds of this prompt, all but its last token at most
+        for mine, theirs in zip(self._ids, new[:-1], strict=False):
+            if mine != theirs:
+                break
+            shared += 1
+        if self._cache is None or shared == 0:
+            self._cache = DynamicCache()
+        else:
+            self._cache.crop(shared - self._cache.get_seq_length())
+        ids = torch.tensor([new])
         with torch.inference_mode():
-            out = self.model.generate(
+            whole = self.model.generate(
                 ids,
                 attention_mask=torch.ones_like(ids),
+                past_key_values=self._cache,
                 do_sample=False,
                 max_new_tokens=max_tokens,
-            )[0, ids.shape[1] :].tolist()
+            )[0].tolist()
+        self._ids = whole[: self._cache.get_seq_length()]
+        out = whole[len(new) :]
         text: str = self.encoder.tokenizer.decode(out, skip_special_tokens=False)
         return re.sub(r"(<\|eot_id\|>|<\|eom_id\|>|<\|end_of_text\|>)$", "", text)
 
@@ -130,19 +150,22 @@ def score(item: Item, text: str) -> dict[str, bool]:
         case "words":
             return {"no_needless_call": not tagged and read_calls(text) is None}
         case _:
-            return {"facts": not tagged and all(_holds(text, fact) for fact in _facts(item))}
+            return {"facts": not tagged and _facts(item) <= _telling(text)}
 
 
 def _same_code(got: str, wanted: str) -> bool:
-    """Equal as Python, or sums that print the same number. Nothing that a model wrote is run."""
+    """Equal as Python, or sums that print the same number but for rounding.
+
+    Nothing that a model wrote is run.
+    """
     try:
         trees = [ast.parse(code) for code in (got, wanted)]
     except (SyntaxError, ValueError):
         return False
     if ast.dump(trees[0]) == ast.dump(trees[1]):
         return True
-    values = [_printed(tree) for tree in trees]
-    return values[0] is not None and values[0] == values[1]
+    one, other = (_printed(tree) for tree in trees)
+    return one is not None and other is not None and math.isclose(one, other, rel_tol=1e-4)
 
 
 def _printed(tree: ast.Module) -> float | None:
@@ -168,6 +191,12 @@ def _arithmetic(node: ast.expr) -> float | None:
     match node:
         case ast.Constant(value=int() | float() as value):
             return value
+        case ast.Call(func=ast.Name("round"), args=[inner, *digits], keywords=[]):
+            value = _arithmetic(inner)
+            places = [_arithmetic(digit) for digit in digits]
+            if value is None or not all(isinstance(place, int) for place in places):
+                return None
+            return round(value, *places)  # type: ignore[arg-type]
         case ast.UnaryOp(op=ast.USub(), operand=operand):
             inner = _arithmetic(operand)
             return None if inner is None else -inner
@@ -197,43 +226,50 @@ def _facts(item: Item) -> set[str]:
 
 
 def _telling(text: str) -> set[str]:
-    return set(re.findall(r"\d+(?:[.:]\d+)*|\b[A-Z][A-Za-z]{2,}", text))
-
-
-def _holds(text: str, fact: str) -> bool:
-    return re.search(rf"(?<![\w.]){re.escape(fact)}(?!\w)", text) is not None
+    words = re.findall(r"\w(?:[\w.:'-]*\w)?", text)
+    return {w for w in words if any(c.isdigit() for c in w) or (w[0].isupper() and len(w) > 2)}
 
 
 def evaluate_cria(
-    generate: Generator, trees: Iterator[TreeLike], *, items: int = 120, show: bool = False
-) -> dict[str, Any]:
-    """Scores in percent over the first `items` messages that the trees ask for, and how many each
-    is of.
-    """
+    generate: Generator, items: Sequence[Item], *, show: bool = False
+) -> dict[str, dict[str, float]]:
+    """Each measure's percentage, and how many items it is of."""
     met: dict[str, list[bool]] = {}
-    for count, item in enumerate(_spread(trees)):
-        if count == items:
-            break
+    for item in items:
         text = generate(item.prompt())
         marks = score(item, text)
         for name, good in marks.items():
             met.setdefault(name, []).append(good)
         if show or not all(marks.values()):
-            print(
-                json.dumps({"asked": _last(item.messages), "wanted": _written(item), "got": text})
-            )
+            told = {"asked": _last(item.messages), "wanted": _written(item), "got": text}
+            print(json.dumps({"kind": item.kind, **told}), flush=True)
     return {
         name: {"percent": round(100 * sum(good) / len(good), 1), "of": len(good)}
         for name, good in sorted(met.items())
     }
 
 
-def _spread(trees: Iterator[TreeLike]) -> Iterator[Item]:
-    """A few items of each tree, so that many tools are seen."""
+_SHARES = {"call": 0.35, "code": 0.2, "words": 0.25, "retell": 0.2}
+
+
+def choose(trees: Iterable[TreeLike], count: int) -> list[Item]:
+    """About `count` items, so many of each kind, from as many trees as it takes.
+
+    At most two of a kind from a tree, so that many tools are seen. A tree's stay together, so that
+    the start of its prompt is computed once.
+    """
+    left = {kind: max(1, round(count * share)) for kind, share in _SHARES.items()}
+    chosen: list[Item] = []
     for tree in trees:
-        items = list(items_of(tree))
-        step = max(1, len(items) // 4)
-        yield from items[::step][:4]
+        here: Counter[str] = Counter()
+        for item in items_of(tree):
+            if left[item.kind] and here[item.kind] < 2:
+                left[item.kind] -= 1
+                here[item.kind] += 1
+                chosen.append(item)
+        if not any(left.values()):
+            break
+    return chosen
 
 
 def _last(messages: Sequence[Message]) -> str:
@@ -287,15 +323,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--items", type=int, default=120)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, help="where to write the scores as JSON")
-    parser.add_argument(
-        "--show", action="store_true", help="print every answer, not only the wrong ones"
-    )
+    parser.add_argument("--show", action="store_true", help="print right answers too")
     options = parser.parse_args(arguments)
     began = time.monotonic()
     generate = Generator(options.folder)
     if options.name == "cria":
-        trees = conversations.cria_trees(options.seed, split="heldout")
-        scores = evaluate_cria(generate, trees, items=options.items, show=options.show)
+        seeds = range(options.seed, options.seed + 20)
+        trees = chain.from_iterable(conversations.cria_trees(s, split="heldout") for s in seeds)
+        items = choose(trees, options.items)
+        scores: dict[str, Any] = evaluate_cria(generate, items, show=options.show)
     else:
         examples = conversations.guard_examples(options.seed, split="heldout")
         scores = evaluate_guard(generate, examples, items=options.items)

@@ -179,7 +179,7 @@ def pack_tree(tree: TreeLike, encoder: TextEncoder, *, longest: int = 2048) -> P
 
 
 def guard_trees(
-    examples: Iterable[GuardLike], encoder: TextEncoder, *, branches: int = 8
+    examples: Iterable[GuardLike], encoder: TextEncoder, *, branches: int = 20
 ) -> Iterator[Packed]:
     """Pack a guard's examples, some of the same last role behind the policy that they share."""
     waiting: dict[str, list[Labelled]] = {"User": [], "Agent": []}

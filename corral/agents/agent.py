@@ -22,6 +22,7 @@ from corral.agents.turn import TurnParts, TurnRun
 from corral.errors import ConfigError, InputError
 from corral.events import Event, TurnFinished, TurnStarted
 from corral.memory import Store
+from corral.memory.store import check_key
 from corral.messages import UserMessage
 from corral.model_runtime.opening import BUNDLED, Progress, check_model_string, open_runtime
 from corral.model_runtime.runtime import Runtime, Sampling
@@ -85,6 +86,8 @@ class Agent:
         Raises:
             ConfigError: Something of it can't be used.
         """
+        if isinstance(model, str):
+            check_model_string(model)
         self.name = name
         self.model = model if isinstance(model, str) else model.name
         self._model = model
@@ -97,8 +100,6 @@ class Agent:
         self._today = today
         self._opened: _Opened | None = None
         self._opening = anyio.Lock()
-        if isinstance(model, str):
-            check_model_string(model)
 
     @classmethod
     def from_file(
@@ -133,10 +134,11 @@ class Agent:
 
         Raises:
             InputError: The message is empty or no text.
+            ConfigError: `session` can't name a session.
             SessionBusy: Another turn runs in this session.
             CorralError: The model or the store failed. `TurnFinished` has been yielded before.
         """
-        message = _user_message(message)
+        message = self.check_turn(message, session)
         opened = await self.open()
         parts = TurnParts(
             agent=self.name,
@@ -271,12 +273,15 @@ class Agent:
         return "the agent's store"
 
     @staticmethod
-    def check_message(message: str | UserMessage) -> UserMessage:
-        """The message as a turn takes it.
+    def check_turn(message: str | UserMessage, session: str | None) -> UserMessage:
+        """The message as a turn takes it, without starting one or loading anything.
 
         Raises:
             InputError: It is empty, or not valid text.
+            ConfigError: `session` can't name a session.
         """
+        if session is not None:
+            check_key(session)
         return _user_message(message)
 
     def new_session(self) -> str:

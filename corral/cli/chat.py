@@ -31,8 +31,10 @@ async def chat_loop(
     """Read a line, run a turn, until the user leaves (Ctrl-D, `/bye`, or Ctrl-C twice)."""
     agent = Agent.from_file(path, model=model, shields=shields, memory=memory)
     try:
-        await open_agent(agent, None)
-        await _talk(agent, session if session is not None else agent.new_session())
+        session = agent.new_session() if session is None else session
+        agent.check_turn("hello", session)
+        await open_agent(agent)
+        await _talk(agent, session)
     finally:
         with anyio.CancelScope(shield=True):
             await agent.aclose()
@@ -87,7 +89,7 @@ class _Reader:
         if sys.stdin.isatty():
             from prompt_toolkit import PromptSession
 
-            self._session = PromptSession()
+            self._session = PromptSession(reserve_space_for_menu=0)
 
     async def __call__(self) -> str:
         if self._session is not None:

@@ -33,7 +33,9 @@ def _version() -> str:
         return "unknown (not installed)"
 
 
-def _command(function: Callable[P, Coroutine[Any, Any, int]]) -> Callable[P, None]:
+def _command(
+    function: Callable[P, Coroutine[Any, Any, int]], *, interrupted: int = INTERRUPTED
+) -> Callable[P, None]:
     """Run an async command, and turn what it raises into one paragraph and an exit code."""
 
     @functools.wraps(function)
@@ -49,7 +51,7 @@ def _command(function: Callable[P, Coroutine[Any, Any, int]]) -> Callable[P, Non
         except CorralError as error:
             code = _complain(error, 1)
         except KeyboardInterrupt:
-            code = INTERRUPTED
+            code = interrupted
         except BrokenPipeError:
             # The reader of our output is gone; what it did not read is no concern of ours.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -117,7 +119,7 @@ async def run(
 @_MODEL
 @_SHIELDS
 @_MEMORY
-@_command
+@functools.partial(_command, interrupted=0)
 async def chat(
     agent: Path,
     session: str | None,

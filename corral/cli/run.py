@@ -53,7 +53,8 @@ async def run_once(
     screen = Screen()
     show: Callable[[Event], None] = _print_json if as_json else screen.show
     try:
-        await open_agent(agent, message, quiet=as_json)
+        agent.check_turn(message, session)
+        await open_agent(agent, quiet=as_json)
         ended = await follow(agent.stream(message, session=session), show)
     finally:
         screen.end_line()
@@ -71,10 +72,8 @@ def _print_json(event: Event) -> None:
     sys.stdout.flush()
 
 
-async def open_agent(agent: Agent, message: str | None, *, quiet: bool = False) -> None:
-    """Load what the agent needs, with a progress line, after a look at the message."""
-    if message is not None:
-        agent.check_message(message)
+async def open_agent(agent: Agent, *, quiet: bool = False) -> None:
+    """Load what the agent needs, with a progress line."""
     progress = ProgressLine()
     try:
         opened = await agent.open(progress=progress)
@@ -90,9 +89,13 @@ async def open_agent(agent: Agent, message: str | None, *, quiet: bool = False) 
 
 
 async def follow(events: AsyncGenerator[Event], show: Callable[[Event], None]) -> Ended:
-    """Show a turn to its end. The first Ctrl-C stops the turn, a second one gives up on it."""
+    """Show a turn to its end. The first Ctrl-C stops the turn, a second one gives up on it.
+
+    Raises what the turn raises.
+    """
     ended = Ended()
     turn = anyio.CancelScope()
+    failure: Exception | None = None
 
     async def watch(*, task_status: TaskStatus[None]) -> None:
         with anyio.open_signal_receiver(signal.SIGINT) as interrupts:
@@ -107,12 +110,17 @@ async def follow(events: AsyncGenerator[Event], show: Callable[[Event], None]) -
         with suppress(NotImplementedError):  # no signals on this platform: Ctrl-C ends the program
             await tasks.start(watch)
         with turn:
-            async with aclosing(events) as stream:
-                async for event in stream:
-                    show(event)
-                    if isinstance(event, TurnStarted):
-                        ended.session = event.session
-                    elif isinstance(event, TurnFinished):
-                        ended.outcome = event.outcome
+            try:
+                async with aclosing(events) as stream:
+                    async for event in stream:
+                        show(event)
+                        if isinstance(event, TurnStarted):
+                            ended.session = event.session
+                        elif isinstance(event, TurnFinished):
+                            ended.outcome = event.outcome
+            except Exception as error:  # raised below: the task group would wrap it
+                failure = error
         tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
     return ended

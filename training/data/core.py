@@ -62,7 +62,7 @@ def sections(name: str) -> dict[str, tuple[str, ...]]:
     for line in (FOLDER / name).read_text(encoding="utf-8").splitlines():
         if line.startswith("[") and line.endswith("]"):
             section = line[1:-1]
-            found[section] = []
+            found.setdefault(section, [])
         elif line and not line.startswith("# "):
             found[section] += [
                 item.strip().replace("\\n", "\n") for item in line.removeprefix("\\").split(" | ")
@@ -121,6 +121,12 @@ class Talk:
     def __init__(self) -> None:
         self.messages: list[Message] = []
         self._calls = 0
+
+    @property
+    def opening(self) -> str:
+        """What the user says first."""
+        first = self.messages[0]
+        return first.text if isinstance(first, UserMessage) else ""
 
     def user(self, text: str) -> None:
         """The user says `text`."""

@@ -72,7 +72,7 @@ class Reply:
     body: str
     each: str = ""
     none: str = ""
-    says: list[str] = field(default_factory=list)
+    says: list[str] = field(default_factory=list[str])
 
 
 @dataclass(slots=True)
@@ -81,14 +81,14 @@ class Entry:
 
     names: tuple[str, ...]
     topic: str = ""
-    descriptions: list[str] = field(default_factory=list)
-    arguments: list[Argument] = field(default_factory=list)
-    asks: list[str] = field(default_factory=list)
-    mores: list[str] = field(default_factory=list)
-    twos: list[str] = field(default_factory=list)
-    lacks: list[tuple[str, list[str]]] = field(default_factory=list)
-    replies: list[Reply] = field(default_factory=list)
-    errors: list[tuple[str, list[str]]] = field(default_factory=list)
+    descriptions: list[str] = field(default_factory=list[str])
+    arguments: list[Argument] = field(default_factory=list[Argument])
+    asks: list[str] = field(default_factory=list[str])
+    mores: list[str] = field(default_factory=list[str])
+    twos: list[str] = field(default_factory=list[str])
+    lacks: list[tuple[str, list[str]]] = field(default_factory=list[tuple[str, list[str]]])
+    replies: list[Reply] = field(default_factory=list[Reply])
+    errors: list[tuple[str, list[str]]] = field(default_factory=list[tuple[str, list[str]]])
 
     @property
     def name(self) -> str:
@@ -224,9 +224,10 @@ def _drawn(
     rng: Random, split: str, argument: Argument, kind: str, unlike: JsonValue
 ) -> tuple[JsonValue, str]:
     """A value for an argument and how the user writes it."""
+    drawn = unlike
     for _ in range(20):
         if argument.options and not kind:
-            drawn: JsonValue = rng.choice(argument.options)
+            drawn = rng.choice(argument.options)
         else:
             drawn = value(rng, split, kind or argument.kind)
         if drawn != unlike:

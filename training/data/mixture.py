@@ -69,6 +69,7 @@ def draw_tree(
     tools: list[ToolSpec] = []
     plan: Plan = []
     topics: tuple[str, ...] = ()
+    dressed: list[Dressed] = []
     if kind in ("functions", "both"):
         dressed = _offer(rng, split, rng.choices((1, 2, 3, 4, 5, 6), (26, 22, 18, 14, 10, 10))[0])
         tools += [one.spec for one in dressed]
@@ -111,13 +112,19 @@ def draw_tree(
 
 
 def _branches(rng: Random, plan: Plan) -> list[Talk]:
+    """Eight conversations; no two begin alike, as far as the split's wordings go."""
     talks: list[Talk] = []
+    begun: set[str] = set()
     weights = [weight for weight, _ in plan]
+    patience = 400
     while len(talks) < BRANCHES:
         _, make = rng.choices(plan, weights)[0]
         talk = make()
-        if talk is not None:
-            talks.append(talk)
+        patience -= 1
+        if talk is None or (talk.opening.lower() in begun and patience > 0):
+            continue
+        begun.add(talk.opening.lower())
+        talks.append(talk)
     return talks
 
 

@@ -24,11 +24,11 @@ class _Task:
     """One kind of task, as the bank has it."""
 
     maker: str
-    asks: list[str] = field(default_factory=list)
+    asks: list[str] = field(default_factory=list[str])
     code: str = ""
     better: str = ""
-    says: list[str] = field(default_factory=list)
-    yes: list[str] = field(default_factory=list)
+    says: list[str] = field(default_factory=list[str])
+    yes: list[str] = field(default_factory=list[str])
     fails: bool = False
     weight: int = 1
 

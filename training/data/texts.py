@@ -16,11 +16,11 @@ __all__ = ["text_talk"]
 class _Text:
     """A text with slots, and what can be said about it."""
 
-    kinds: dict[str, str] = field(default_factory=dict)
+    kinds: dict[str, str] = field(default_factory=dict[str, str])
     text: str = ""
     summary: str = ""
     tasks: str = ""
-    asks: list[tuple[str, str]] = field(default_factory=list)
+    asks: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
 
 
 @lru_cache(maxsize=1)

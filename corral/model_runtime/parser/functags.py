@@ -74,7 +74,8 @@ def _read_object(region: Region, name: str, pos: int) -> tuple[dict[str, JsonVal
         return {}, pos
     where = f"In the call of {name!r}:"
     if not region.text.startswith("{", pos):
-        raise Fault("malformed_call", where)
+        value = region.text[pos] in "[\"'-0123456789"
+        raise Fault("arguments_not_object" if value else "malformed_call", where)
     fast = region.decode(pos)
     if fast is not None:
         value, end = fast

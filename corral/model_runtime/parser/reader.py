@@ -21,7 +21,7 @@ from corral.model_runtime.parser.offer import Found
 from corral.model_runtime.parser.pythonic import read_bare, read_lists
 from corral.model_runtime.parser.region import PYTHON_TAG, Region, Turn
 
-__all__ = ["CUT_CODE", "FENCE", "Reading", "fence_opening", "is_prose", "read_message"]
+__all__ = ["CUT_CODE", "FENCE", "Opening", "Reading", "fence_opening", "is_prose", "read_message"]
 
 FENCE = "```"
 CUT_CODE = "The code was cut off before its end, so it did not run. Write less code at once."

@@ -43,8 +43,8 @@ class Tracker:
         self._depth = 0
         self._quote = ""
         self._escaped = False
-        self._level = -1
-        """How many brackets are open around a call's own words; -1 until the first is seen."""
+        self._level = {"json": -1, "pythonic": 1, "tags": 0}[syntax]
+        """How many brackets are open around a call's own words; -1 until it can be told."""
         self._word: list[str] = []
         self._key = ""
         self._name = ""
@@ -120,10 +120,11 @@ class Tracker:
 
     def _down(self, char: str, pos: int) -> None:
         if self._level < 0:
-            self._level = {"json": 1 if char == "{" else 2, "pythonic": 1, "tags": 0}[self._syntax]
+            self._level = 1 if char == "{" else 2
         at_level = self._depth == self._level
         self._depth += 1
         if not at_level:
+            self._word = []
             return
         if self._syntax == "json":
             if self._key in _ARGUMENTS and char == "{":

@@ -75,7 +75,10 @@ def main(leash: int, status: int, request: int) -> int:
 
 
 def _say(status: int, line: str) -> None:
-    os.write(status, line.replace("\n", " ").encode("utf-8", "replace")[:2000] + b"\n")
+    try:
+        os.write(status, line.replace("\n", " ").encode("utf-8", "replace")[:2000] + b"\n")
+    except BrokenPipeError:
+        pass  # The host is gone; there is still cleaning up to do.
 
 
 def _report(status: int, error: BaseException) -> None:
@@ -93,8 +96,7 @@ def _read_exactly(fd: int, count: int) -> bytes:
 
 
 def _read_policy(leash: int) -> Policy:
-    # marshal and not JSON: it is the host's own data on a private pipe, and importing json costs 10
-    # ms.
+    # marshal and not JSON: it is the host's own data on a private pipe, and json is slow to import.
     return marshal.loads(_read_exactly(leash, int.from_bytes(_read_exactly(leash, 8), "big")))
 
 
