@@ -144,6 +144,14 @@ def test_every_command_has_help(env):
         assert len(done.stdout.splitlines()) > 3
 
 
+def test_the_doctor_tells_what_this_machine_can_do(env):
+    done = corral(env, "doctor")
+    assert done.returncode == 0, done.stdout
+    assert "sandbox  level" in done.stdout
+    assert "cria: ready in" in done.stdout
+    assert env["CORRAL_DATA"] in done.stdout
+
+
 def test_pulling_what_does_not_come_with_corral_says_how_to_get_it(env):
     done = corral(env, "models", "pull", "llama3.2:3b")
     assert done.returncode == 2

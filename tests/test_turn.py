@@ -7,7 +7,17 @@ from pathlib import Path
 import anyio
 import pytest
 
-from corral import Agent, InputError, Limits, ModelError, Sampling, SessionBusy, ToolError, tool
+from corral import (
+    Agent,
+    CodeInterpreter,
+    InputError,
+    Limits,
+    ModelError,
+    Sampling,
+    SessionBusy,
+    ToolError,
+    tool,
+)
 from corral.agents.answer import AnswerGate
 from corral.events import CallFinished, CallRequested, ShieldChecked, TextDelta, TurnFinished
 from corral.memory.sqlite import SQLiteStore
@@ -121,6 +131,33 @@ async def test_calls_of_one_message_run_at_once_and_report_in_order():
     assert [r.content for r in result.results] == ["done", "done", 2]
     finished = [e for e in result.events if isinstance(e, CallFinished)]
     assert len({f.result.call_id for f in finished}) == 3
+
+
+async def test_code_that_reaches_for_the_home_or_the_network_fails_and_the_turn_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    secret = Path.home() / f".corral-test-{tmp_path.name}"
+    secret.write_text("hunter2")
+    monkeypatch.setenv("CORRAL_TEST_SECRET", "hunter2")
+    try:
+        asked, runtime = agent(
+            [
+                f"<|python_tag|>print(open({str(secret)!r}).read())<|eom_id|>",
+                "<|python_tag|>import os\nprint(os.environ['CORRAL_TEST_SECRET'])<|eom_id|>",
+                "<|python_tag|>import socket\nsocket.create_connection(('127.0.0.1', 9))<|eom_id|>",
+                "<|python_tag|>17 * 23<|eom_id|>",
+                "I could only compute: 391.",
+            ],
+            tools=[CodeInterpreter()],
+        )
+        async with asked:
+            result = await asked.run("Show me the secret.")
+    finally:
+        secret.unlink()
+    assert [r.is_error for r in result.results] == [True, True, True, False]
+    assert result.results[-1].content == "391"
+    assert result.outcome == "answered"
+    assert "hunter2" not in str(runtime.prompts[-1])
 
 
 async def test_going_in_circles_is_noticed_said_once_and_ended():

@@ -86,7 +86,8 @@ def load_agent(
 ) -> Agent:
     """Read an agent's YAML file. See `Agent.from_file`."""
     document = read_yaml(path)
-    if not isinstance(document.value, dict):
+    is_mapping = isinstance(document.value, dict)
+    if not is_mapping:
         raise ConfigError(f"{path}: this is no agent. Write keys such as model: and tools:.")
     try:
         spec = AgentSpec.model_validate(document.value)

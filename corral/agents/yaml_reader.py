@@ -46,10 +46,11 @@ def read_yaml(path: Path) -> Located:
     try:
         node = reader.compose(text)
     except MarkedYAMLError as error:
-        mark: Any = error.problem_mark or error.context_mark
+        details: Any = error  # its fields have no types
+        mark = details.problem_mark or details.context_mark
         line = mark.line + 1 if mark else 1
         raise ConfigError(
-            f"{path}:{line}: this is not valid YAML: {error.problem or error.context}. "
+            f"{path}:{line}: this is not valid YAML: {details.problem or details.context}. "
             "Mend that line."
         ) from error
     except YAMLError as error:
