@@ -148,6 +148,7 @@ async def test_an_attack_gains_nothing(kind: str, level: Level, targets: dict[st
 
 def test_nothing_of_the_host_was_harmed(targets: dict[str, Any]) -> None:
     home, tmp = targets["folders"]
+    assert not (PROJECT / "attacked").exists()
     assert targets["victim"].poll() is None
     assert os.getpriority(os.PRIO_PROCESS, targets["pid"]) == os.getpriority(os.PRIO_PROCESS, 0)
     assert os.sched_getaffinity(targets["pid"]) == os.sched_getaffinity(0)
@@ -336,7 +337,8 @@ class TestAlone:
 
     async def test_inodes_are_not_filled(self, level: Level) -> None:
         result = await alone("inode_fill", level)
-        assert result.over == "files" or "stopped 2" in result.stdout
+        # The folders that lead to the packages count too, and they differ from place to place.
+        assert result.over == "files" or 0 < int(result.stdout.split()[1]) <= SMALL.files + 8
 
     async def test_a_huge_file_is_refused(self, level: Level) -> None:
         assert (await alone("huge_file", level)).stdout == "stopped 27\n"

@@ -20,6 +20,8 @@ def write_into_hosts_temporary_folder():
 
 @attempt
 def write_into_project():
+    # A folder of that name may be the sandbox's own, on the way to the packages: not the project.
+    os.stat(T["project_file"])
     return wrote(os.path.join(os.path.dirname(T["project_file"]), "attacked"))
 
 

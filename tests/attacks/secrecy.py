@@ -149,7 +149,12 @@ def list_temporary_folder_of_the_secret():
 
 @attempt
 def list_project():
-    return os.listdir(os.path.dirname(T["project_file"]))
+    project = os.path.dirname(T["project_file"])
+    # The folder may stand on the way to the packages, whose place is no secret.
+    on_the_way = os.path.relpath(T["packages"], project).partition(os.sep)[0]
+    if seen := sorted(set(os.listdir(project)) - {on_the_way}):
+        return seen
+    raise FileNotFoundError(project)
 
 
 @attempt
