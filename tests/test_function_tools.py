@@ -120,10 +120,6 @@ def nameless(*args: int) -> None:
     """Do."""
 
 
-def odd(a: object) -> None:
-    """Do."""
-
-
 def lambda_typed(a: type(lambda: 0)) -> None:  # type: ignore[valid-type]
     """Do."""
 

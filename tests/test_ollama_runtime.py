@@ -98,6 +98,22 @@ async def test_a_prompt_over_the_context_is_never_sent(server):
     assert server.requests == []
 
 
+async def test_a_conversation_longer_than_the_context_is_cut_and_not_refused(server):
+    runtime = OllamaRuntime("cria", host=server.url, num_ctx=800)
+    agent = Agent(
+        model=runtime,
+        instructions="Be brief.",
+        shields="none",
+        memory="temporary",
+        sampling=Sampling(max_tokens=8),
+    )
+    async with agent:
+        for i in range(3):
+            await agent.run(f"Message {i}. " + "word " * 150, session="s")
+    assert "Message 0" not in server.requests[-1]["prompt"]
+    assert "Message 2" in server.requests[-1]["prompt"]
+
+
 async def test_an_agent_runs_on_it(server):
     agent = Agent(
         model=OllamaRuntime("cria", host=server.url),

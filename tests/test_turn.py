@@ -160,8 +160,9 @@ async def test_code_that_reaches_for_the_home_or_the_network_fails_and_the_turn_
     assert "hunter2" not in str(runtime.prompts[-1])
 
 
-async def test_going_in_circles_is_noticed_said_once_and_ended():
-    asked, runtime = agent(["[fail(why='x')]"] * 5)
+@pytest.mark.parametrize("call", ["[fail(why='x')]", "[add(a=1, b=2)]"])
+async def test_going_in_circles_is_noticed_said_once_and_ended(call: str):
+    asked, runtime = agent([call] * 5)
     async with asked:
         result = await asked.run("go")
     assert result.outcome == "limit"

@@ -48,7 +48,8 @@ class LoopBreaker:
         """The result as the model should read it, and whether the turn must end."""
         key = json.dumps([call.name, call.arguments, result.content], sort_keys=True)
         self._seen[key] += 1
-        if self._seen[key] == 2 and isinstance(result.content, str):
-            said = f"{result.content}\n{self._REMINDER}"
-            result = result.model_copy(update={"content": said})
+        if self._seen[key] == 2:
+            content = result.content
+            shown = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
+            result = result.model_copy(update={"content": f"{shown}\n{self._REMINDER}"})
         return result, self._seen[key] >= 3

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from corral.errors import ContextOverflow, ModelError, RuntimeUnavailable
@@ -41,7 +42,8 @@ class OllamaRuntime:
         self._model = model
         self._host = host
         self._num_ctx = num_ctx
-        self._profile = profile_for(model)
+        profile = profile_for(model)
+        self._profile = replace(profile, context_length=min(profile.context_length, num_ctx))
 
     @property
     def name(self) -> str:
@@ -106,8 +108,9 @@ class OllamaRuntime:
 
     async def _check_room(self, prompt: Prompt, room: int) -> None:
         needed = await self.count(prompt) + room
-        if needed > self._num_ctx:
-            raise ContextOverflow(needed=needed, available=self._num_ctx)
+        available = self._profile.context_length
+        if needed > available:
+            raise ContextOverflow(needed=needed, available=available)
 
     async def _stream(
         self, prompt: Prompt, sampling: Sampling, *, logprobs: bool = False

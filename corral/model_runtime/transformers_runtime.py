@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -46,10 +47,10 @@ class TransformersRuntime:
     ) -> None:
         """Take over a loaded model. `name` is its model string."""
         self._name = name
-        self._profile = profile
+        trained = int(model.config.max_position_embeddings)
+        self._profile = replace(profile, context_length=min(profile.context_length, trained))
         self._model: Any = model
         self._tokenizer = tokenizer
-        self._context = min(profile.context_length, int(model.config.max_position_embeddings))
         self._caches = PrefixCache()
         self._lock = threading.Lock()
 
@@ -144,8 +145,9 @@ class TransformersRuntime:
         if prompt.images:
             raise ModelError(f"The model {self._name!r} sees no images. Use a vision model.")
         ids = prompt.encode(self._tokenizer)
-        if len(ids) + room > self._context:
-            raise ContextOverflow(needed=len(ids) + room, available=self._context)
+        available = self._profile.context_length
+        if len(ids) + room > available:
+            raise ContextOverflow(needed=len(ids) + room, available=available)
         return ids
 
     async def _prefill(

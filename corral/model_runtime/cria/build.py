@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from corral.errors import RuntimeUnavailable
-from corral.model_runtime.cria import base
 
 if TYPE_CHECKING:
     from corral.model_runtime.cria.base import Weights
@@ -28,7 +27,6 @@ __all__ = [
     "CriaName",
     "adapter_path",
     "base_file",
-    "build_folder",
     "manifest",
     "merge",
     "model_digest",
@@ -40,7 +38,7 @@ _PACKAGE = "corral.model_runtime.cria"
 CriaName: TypeAlias = Literal["cria", "cria-guard"]
 
 CONVERTER_VERSION = 1
-"""Counted up when the folders that `build_folder` writes change, so that older ones in a cache
+"""Counted up when the folders that `fetch` writes change, so that older ones in a cache
 aren't taken for new.
 """
 
@@ -129,23 +127,3 @@ def merge(weights: Weights, adapter: Path, control_ids: list[int]) -> Weights:
             ) from error
     merged["model.embed_tokens.weight"] = embedding
     return merged
-
-
-def build_folder(gguf: Path, folder: Path, adapter: Path | None) -> None:
-    """Convert the base file, merge the adapter if one is given, and write a model folder.
-
-    Takes some ten seconds.
-
-    Args:
-        gguf: SmolLM2-135M-Instruct as a GGUF file.
-        folder: An existing, empty folder.
-        adapter: The adapter's file; None for the base itself, as training wants it.
-
-    Raises:
-        RuntimeUnavailable: A package is missing, or a file can't be used.
-    """
-    reader = base.open_gguf(gguf)
-    weights = base.read_weights(reader)
-    if adapter is not None:
-        weights = merge(weights, adapter, base.control_ids(reader))
-    base.write_folder(reader, weights, folder)

@@ -119,7 +119,7 @@ async def _make(
 async def _convert(
     gguf: Path, folder: Path, adapter: Path | None, work: Path, tell: Progress
 ) -> None:
-    """The steps of `build.build_folder`, each in a thread: a cancel is felt between them."""
+    """Convert, merge and write, each step in a thread: a cancel is felt between them."""
     doing, steps = "Preparing the model", 4
     made = work / "folder"
     made.mkdir()
