@@ -279,3 +279,18 @@ def test_ctrl_c_in_a_run_stops_it_and_leaves_the_session_usable(env):
     assert process.returncode == 130
     shown = corral(env, "sessions", "show", "i").stdout
     assert "17 * 23" in shown
+
+
+def test_a_signal_between_two_prompts_is_not_lost(env):
+    terminal = Terminal(env, "chat", ASSISTANT, "--session", "c")
+    terminal.wait_for("session c is kept")
+    terminal.wait_for(">")
+    # Sent by kill, not typed: the editor never sees it as a key.
+    os.kill(terminal.pid, signal.SIGINT)
+    terminal.wait_for("again leaves")
+    terminal.write("/nothing\r")
+    terminal.wait_for("shield answer|corral:")
+    os.kill(terminal.pid, signal.SIGINT)
+    terminal.wait_for(r"again leaves|\(stopped\)")
+    os.kill(terminal.pid, signal.SIGINT)
+    assert terminal.exit_code() == 0

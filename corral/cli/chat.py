@@ -11,6 +11,7 @@ import anyio.to_thread
 import click
 
 from corral.agents import Agent
+from corral.cli.interrupts import Interrupts, catch_interrupts
 from corral.cli.run import follow, open_agent
 from corral.cli.show import Screen
 from corral.errors import CorralError, InputError
@@ -48,37 +49,35 @@ async def _talk(agent: Agent, session: str) -> None:
         dim=True,
         err=True,
     )
-    read = _Reader()
-    interrupts = 0
-    while True:
-        try:
-            line = await read()
-        except EOFError:
-            return
-        except KeyboardInterrupt:
-            interrupts += 1
-            if interrupts > 1:
+    reader = _Reader()
+    async with catch_interrupts() as interrupts:
+        while interrupts.count < 2:
+            try:
+                line = await reader.read(interrupts)
+            except EOFError:
                 return
-            click.secho("(Ctrl-C again leaves)", dim=True, err=True)
-            continue
-        if line.strip() == "/bye":
-            return
-        interrupts = 0
-        screen = Screen()
-        try:
-            ended = await follow(agent.stream(line, session=session), screen.show)
-        except InputError:
-            continue  # an empty line
-        except CorralError as error:
-            screen.end_line()
-            click.secho(f"corral: {error}", fg="red", err=True)
-            continue
+            if line is None:
+                click.secho("(Ctrl-C again leaves)", dim=True, err=True)
+                continue
+            if line.strip() == "/bye":
+                return
+            interrupts.forget()
+            await _answer(agent, line, session, interrupts)
+
+
+async def _answer(agent: Agent, line: str, session: str, interrupts: Interrupts) -> None:
+    screen = Screen()
+    try:
+        await follow(agent.stream(line, session=session), screen.show, interrupts)
+    except InputError:
+        return  # an empty line
+    except CorralError as error:
         screen.end_line()
-        if ended.interrupts:
-            click.secho("(stopped)", dim=True, err=True)
-            interrupts = ended.interrupts
-        if interrupts > 1:
-            return
+        click.secho(f"corral: {error}", fg="red", err=True)
+        return
+    screen.end_line()
+    if interrupts.count:
+        click.secho("(stopped)", dim=True, err=True)
 
 
 class _Reader:
@@ -91,9 +90,23 @@ class _Reader:
 
             self._session = PromptSession(reserve_space_for_menu=0)
 
-    async def __call__(self) -> str:
+    async def read(self, interrupts: Interrupts) -> str | None:
+        """The next line; None where Ctrl-C came instead.
+
+        Raises:
+            EOFError: There are no more.
+        """
+        line: str | None = None
+        with interrupts.stopping():
+            try:
+                line = await self._line()
+            except KeyboardInterrupt:  # the editor has Ctrl-C as a key, not as a signal
+                interrupts.add()
+        return line
+
+    async def _line(self) -> str:
         if self._session is not None:
-            return str(await self._session.prompt_async(_PROMPT))
+            return str(await self._session.prompt_async(_PROMPT, handle_sigint=False))
         line = await anyio.to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True)
         if not line:
             raise EOFError

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
 import click
-from anyio.abc import TaskStatus
 
 from corral.agents import Agent
+from corral.cli.interrupts import Interrupts, catch_interrupts
 from corral.cli.progress import ProgressLine
 from corral.cli.show import Screen
 from corral.events import Event, EventAdapter, Outcome, TurnFinished, TurnStarted
@@ -35,7 +34,6 @@ class Ended:
 
     outcome: Outcome = "cancelled"
     session: str = ""
-    interrupts: int = 0
 
 
 async def run_once(
@@ -55,7 +53,8 @@ async def run_once(
     try:
         agent.check_turn(message, session)
         await open_agent(agent, quiet=as_json)
-        ended = await follow(agent.stream(message, session=session), show)
+        async with catch_interrupts() as interrupts:
+            ended = await follow(agent.stream(message, session=session), show, interrupts)
     finally:
         screen.end_line()
         with anyio.CancelScope(shield=True):
@@ -88,39 +87,20 @@ async def open_agent(agent: Agent, *, quiet: bool = False) -> None:
         )
 
 
-async def follow(events: AsyncGenerator[Event], show: Callable[[Event], None]) -> Ended:
-    """Show a turn to its end. The first Ctrl-C stops the turn, a second one gives up on it.
+async def follow(
+    events: AsyncGenerator[Event], show: Callable[[Event], None], interrupts: Interrupts
+) -> Ended:
+    """Show a turn to its end, or to the next Ctrl-C, which stops it.
 
     Raises what the turn raises.
     """
     ended = Ended()
-    turn = anyio.CancelScope()
-    failure: Exception | None = None
-
-    async def watch(*, task_status: TaskStatus[None]) -> None:
-        with anyio.open_signal_receiver(signal.SIGINT) as interrupts:
-            task_status.started()
-            async for _ in interrupts:
-                ended.interrupts += 1
-                turn.cancel()
-                if ended.interrupts > 1:
-                    tasks.cancel_scope.cancel()
-
-    async with anyio.create_task_group() as tasks:
-        with suppress(NotImplementedError):  # no signals on this platform: Ctrl-C ends the program
-            await tasks.start(watch)
-        with turn:
-            try:
-                async with aclosing(events) as stream:
-                    async for event in stream:
-                        show(event)
-                        if isinstance(event, TurnStarted):
-                            ended.session = event.session
-                        elif isinstance(event, TurnFinished):
-                            ended.outcome = event.outcome
-            except Exception as error:  # raised below: the task group would wrap it
-                failure = error
-        tasks.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
+    with interrupts.stopping():
+        async with aclosing(events) as stream:
+            async for event in stream:
+                show(event)
+                if isinstance(event, TurnStarted):
+                    ended.session = event.session
+                elif isinstance(event, TurnFinished):
+                    ended.outcome = event.outcome
     return ended
