@@ -17,7 +17,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from corral.messages import StopReason, ToolCall, ToolResult
+from corral.messages import Attachment, StopReason, ToolCall, ToolResult
 
 __all__ = [
     "CallFinished",
@@ -125,12 +125,14 @@ class CallRequested(_Frozen):
 class CallFinished(_Frozen):
     """A call's result is on disk.
 
-    An unreadable or refused call has a result too: the error the model will read.
+    An unreadable or refused call has a result too: the error the model will read. `attachments`
+    are the files that the tool made; they are the caller's to save and not kept in the session.
     """
 
     kind: Literal["call_finished"] = "call_finished"
     result: ToolResult
     seconds: float
+    attachments: tuple[Attachment, ...] = ()
 
 
 class StepFinished(_Frozen):

@@ -14,6 +14,7 @@ from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, JsonValue, TypeA
 
 __all__ = [
     "AssistantMessage",
+    "Attachment",
     "ImagePart",
     "InvalidCall",
     "Message",
@@ -134,6 +135,18 @@ class ToolResult(_Frozen):
     name: str
     content: JsonValue
     is_error: bool = False
+
+
+class Attachment(_Frozen):
+    """A file that a tool made, such as a plot: its bare name, its type, its bytes (base64 in JSON).
+
+    The name is one path component without separators, safe to save under. Attachments go to the
+    caller with the call's result; the model is told their names only.
+    """
+
+    name: str
+    media_type: str
+    data: Base64Bytes
 
 
 Message: TypeAlias = Annotated[

@@ -17,7 +17,14 @@ from corral.events import Usage
 from corral.messages import StopReason
 from corral.model_runtime.profiles import ModelProfile
 from corral.model_runtime.prompt import Prompt
-from corral.model_runtime.runtime import Finish, Piece, Sampling
+from corral.model_runtime.runtime import (
+    Constraint,
+    ConstraintKind,
+    Finish,
+    Piece,
+    Sampling,
+    check_constraint,
+)
 
 __all__ = ["ScriptedRuntime"]
 
@@ -58,14 +65,20 @@ class ScriptedRuntime:
         """The profile that it was given."""
         return self._profile
 
+    @property
+    def constrains(self) -> frozenset[ConstraintKind]:
+        """Nothing: it says what it was told to."""
+        return frozenset()
+
     async def generate(
-        self, prompt: Prompt, *, sampling: Sampling
+        self, prompt: Prompt, *, sampling: Sampling, constraint: Constraint | None = None
     ) -> AsyncGenerator[Piece | Finish]:
         """Say the next output.
 
         Raises:
             ModelError: There is none left.
         """
+        check_constraint(self, constraint)
         self.prompts.append(prompt)
         if not self._outputs:
             raise ModelError("The script is at its end. Give ScriptedRuntime more outputs.")

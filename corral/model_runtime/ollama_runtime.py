@@ -18,7 +18,14 @@ from corral.errors import ContextOverflow, ModelError, RuntimeUnavailable
 from corral.events import Usage
 from corral.model_runtime.profiles import ModelProfile, profile_for
 from corral.model_runtime.prompt import Prompt
-from corral.model_runtime.runtime import Finish, Piece, Sampling
+from corral.model_runtime.runtime import (
+    Constraint,
+    ConstraintKind,
+    Finish,
+    Piece,
+    Sampling,
+    check_constraint,
+)
 
 if TYPE_CHECKING:
     from ollama import AsyncClient
@@ -55,10 +62,16 @@ class OllamaRuntime:
         """What is known of the model."""
         return self._profile
 
+    @property
+    def constrains(self) -> frozenset[ConstraintKind]:
+        """Nothing yet."""
+        return frozenset()
+
     async def generate(
-        self, prompt: Prompt, *, sampling: Sampling
+        self, prompt: Prompt, *, sampling: Sampling, constraint: Constraint | None = None
     ) -> AsyncGenerator[Piece | Finish]:
         """Continue a prompt; see `Runtime.generate`."""
+        check_constraint(self, constraint)
         await self._check_room(prompt, sampling.max_tokens)
         last: Any = None
         async with aclosing(self._stream(prompt, sampling)) as chunks:

@@ -22,7 +22,14 @@ from corral.messages import StopReason
 from corral.model_runtime.prefix_cache import CacheEntry, PrefixCache, crop
 from corral.model_runtime.profiles import ModelProfile
 from corral.model_runtime.prompt import Prompt
-from corral.model_runtime.runtime import Finish, Piece, Sampling
+from corral.model_runtime.runtime import (
+    Constraint,
+    ConstraintKind,
+    Finish,
+    Piece,
+    Sampling,
+    check_constraint,
+)
 from corral.model_runtime.tokenizer import Detokenizer, LlamaTokenizer
 
 if TYPE_CHECKING:
@@ -84,10 +91,16 @@ class TransformersRuntime:
         """The model's tokenizer."""
         return self._tokenizer
 
+    @property
+    def constrains(self) -> frozenset[ConstraintKind]:
+        """Nothing yet."""
+        return frozenset()
+
     async def generate(
-        self, prompt: Prompt, *, sampling: Sampling
+        self, prompt: Prompt, *, sampling: Sampling, constraint: Constraint | None = None
     ) -> AsyncGenerator[Piece | Finish]:
         """Continue a prompt; see `Runtime.generate`."""
+        check_constraint(self, constraint)
         ids = self._encode(prompt, room=sampling.max_tokens)
         draw = _Draw(sampling)
         detokenizer = Detokenizer(self._tokenizer)

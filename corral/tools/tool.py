@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 
 from pydantic import JsonValue
 
-from corral.messages import ToolSpec
+from corral.messages import Attachment, ToolSpec
 
 __all__ = ["Tool", "ToolContext", "ToolOutput"]
 
@@ -23,10 +23,14 @@ class ToolContext:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolOutput:
-    """What a call gives back to the model. An error's content is text that says what was wrong."""
+    """What a call gives back to the model. An error's content is text that says what was wrong.
+
+    `attachments` are files for the caller; the model doesn't see them.
+    """
 
     content: JsonValue
     is_error: bool = False
+    attachments: tuple[Attachment, ...] = ()
 
 
 @runtime_checkable
