@@ -104,6 +104,8 @@ class InvalidCall(_Frozen):
     message: str
     tagged: bool = False
     """Whether the text came behind a `<|python_tag|>` token."""
+    position: int | None = None
+    """Where in `raw`, counted in characters, the fault was met; None if it has no one place."""
 
 
 class AssistantMessage(_Frozen):
@@ -160,9 +162,10 @@ MessageAdapter: TypeAdapter[Message] = TypeAdapter(Message)
 class ToolSpec(_Frozen):
     """A tool as the model is shown it: a name, what it does, and its arguments' JSON Schema.
 
-    `kind` tells a function, which is listed in the prompt with its schema, from Llama's built-in
-    code interpreter, which the model knows by training and calls with bare Python behind
-    `<|python_tag|>`.
+    `kind` tells a function, which is listed in the prompt with its schema, from what a Llama knows
+    by training: the `code_interpreter`, called with bare Python behind `<|python_tag|>`, and the
+    `builtin` tools of Llama 3.1 (`brave_search`, `wolfram_alpha`), announced by name alone. Formats
+    of models that know no built-ins list those as functions.
     """
 
     name: str
@@ -170,4 +173,4 @@ class ToolSpec(_Frozen):
     parameters: dict[str, JsonValue] = Field(
         default_factory=lambda: {"type": "object", "properties": {}}
     )
-    kind: Literal["function", "code_interpreter"] = "function"
+    kind: Literal["function", "code_interpreter", "builtin"] = "function"

@@ -9,14 +9,15 @@ message.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
-from corral.messages import ImagePart
+from corral.messages import ImagePart, Message, ToolSpec
 
 __all__ = [
     "Prompt",
+    "PromptSource",
     "Segment",
     "Special",
     "Text",
@@ -32,14 +33,22 @@ class Special:
 
     token: str
     part: str = ""
+    index: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A stretch of plain text. `part` says what it belongs to, such as system, tools or user."""
+    """A stretch of plain text.
+
+    `part` says what it belongs to, such as system, tools or user, and `index` to which message of
+    that kind, from 1. `joined` text is encoded together with the text before it, as one string:
+    two parts of one message's body, which a model's own tokenizer saw as one.
+    """
 
     text: str
     part: str = ""
+    index: int = field(default=0, compare=False)
+    joined: bool = field(default=False, compare=False)
 
 
 Segment: TypeAlias = Special | Text
@@ -58,24 +67,33 @@ class TextEncoder(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class PromptSource:
+    """What a prompt was rendered from, for servers that insist on rendering by themselves."""
+
+    messages: tuple[Message, ...]
+    tools: tuple[ToolSpec, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Prompt:
     """A rendered prompt. `images` are in the order of their `<|image|>` tokens."""
 
     segments: tuple[Segment, ...]
     images: tuple[ImagePart, ...] = field(default=())
+    source: PromptSource | None = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
         """The prompt as a person reads it; not for sending: text and control tokens look alike."""
         return "".join(s.token if isinstance(s, Special) else s.text for s in self.segments)
 
     def encode(self, encoder: TextEncoder) -> list[int]:
-        """The prompt's token ids, each segment encoded by itself."""
+        """The prompt's token ids, each segment encoded by itself (see `Text.joined`)."""
         ids: list[int] = []
-        for segment in self.segments:
-            if isinstance(segment, Special):
-                ids.append(encoder.special_id(segment.token))
+        for run in self._runs():
+            if isinstance(run, Special):
+                ids.append(encoder.special_id(run.token))
             else:
-                ids += encoder.encode_text(segment.text)
+                ids += encoder.encode_text("".join(text.text for text in run))
         return ids
 
     def escaped(self, *, bos: bool = True) -> str:
@@ -99,12 +117,41 @@ class Prompt:
         return "".join(out)
 
     def tokens(self, encoder: TextEncoder) -> dict[str, int]:
-        """Tokens by part (system, tools, user, ...), in the order in which the parts appear."""
+        """Tokens by part (system, tools, user 1, assistant 1, ...), in order of appearance."""
         counts: dict[str, int] = {}
-        for segment in self.segments:
-            n = 1 if isinstance(segment, Special) else len(encoder.encode_text(segment.text))
-            counts[segment.part] = counts.get(segment.part, 0) + n
+
+        def add(segment: Segment, n: int) -> None:
+            name = f"{segment.part} {segment.index}" if segment.index else segment.part
+            counts[name] = counts.get(name, 0) + n
+
+        for run in self._runs():
+            if isinstance(run, Special):
+                add(run, 1)
+                continue
+            before, text = 0, ""
+            for each in run:
+                text += each.text
+                until = len(encoder.encode_text(text))
+                add(each, until - before)
+                before = until
         return counts
+
+    def _runs(self) -> Iterator[Special | list[Text]]:
+        """Control tokens, and texts with those that are joined to them."""
+        run: list[Text] = []
+        for segment in self.segments:
+            if isinstance(segment, Text) and segment.joined:
+                run.append(segment)
+                continue
+            if run:
+                yield run
+            run = []
+            if isinstance(segment, Special):
+                yield segment
+            else:
+                run = [segment]
+        if run:
+            yield run
 
 
 _LOOKALIKE = re.compile(r"<(\\*)\|(?=[A-Za-z0-9_]+\|>)")
@@ -119,8 +166,3 @@ def escape_specials(text: str) -> str:
 def unescape_specials(text: str) -> str:
     """Undo `escape_specials`."""
     return _ESCAPED.sub(lambda m: f"<{m[1]}|", text)
-
-
-def text_segments(texts: Iterable[str], part: str) -> Sequence[Text]:
-    """The non-empty `texts` as segments of one part."""
-    return [Text(text, part) for text in texts if text]

@@ -14,45 +14,61 @@ from pydantic import JsonValue
 
 from corral.messages import ToolCall
 
-__all__ = ["encode_calls", "encode_value"]
+__all__ = ["encode_arguments", "encode_calls", "encode_json", "encode_value"]
 
 
-def encode_calls(calls: Iterable[ToolCall]) -> str:
-    """Write calls as a pythonic list.
+def encode_calls(calls: Iterable[ToolCall], *, quote: str = "'") -> str:
+    """Write calls as a pythonic list, its strings in `quote` where they don't hold one.
 
     Where an argument's name is no identifier they become JSON objects joined by `; `, which the
     parser reads as well.
     """
     calls = tuple(calls)
     if all(key.isidentifier() and key.isascii() for call in calls for key in call.arguments):
-        return f"[{', '.join(_call(call) for call in calls)}]"
+        return f"[{', '.join(_call(call, quote) for call in calls)}]"
+    return encode_json(calls)
+
+
+def encode_json(calls: Iterable[ToolCall]) -> str:
+    """Write calls as `{"name": ..., "parameters": {...}}`, several joined by `; `."""
     return "; ".join(
         json.dumps({"name": call.name, "parameters": call.arguments}, ensure_ascii=False)
         for call in calls
     )
 
 
-def _call(call: ToolCall) -> str:
-    arguments = ", ".join(f"{key}={encode_value(value)}" for key, value in call.arguments.items())
-    return f"{call.name}({arguments})"
+def _call(call: ToolCall, quote: str) -> str:
+    return f"{call.name}({encode_arguments(call, quote=quote)})"
 
 
-def encode_value(value: JsonValue) -> str:
+def encode_arguments(call: ToolCall, *, quote: str = "'") -> str:
+    """Write a call's arguments as Python's keyword arguments."""
+    return ", ".join(
+        f"{key}={encode_value(value, quote=quote)}" for key, value in call.arguments.items()
+    )
+
+
+def encode_value(value: JsonValue, *, quote: str = "'") -> str:
     """Write a JSON value as a Python literal."""
     match value:
         case None | bool() | int() | float():
             return repr(value)
         case str():
-            return _string(value)
+            return _string(value, quote)
         case list():
-            return f"[{', '.join(encode_value(item) for item in value)}]"
+            return f"[{', '.join(encode_value(item, quote=quote) for item in value)}]"
         case dict():
-            return f"{{{', '.join(f'{_string(k)}: {encode_value(v)}' for k, v in value.items())}}}"
+            pairs = (
+                f"{_string(k, quote)}: {encode_value(v, quote=quote)}" for k, v in value.items()
+            )
+            return f"{{{', '.join(pairs)}}}"
 
 
-def _string(text: str) -> str:
-    """A quoted string, in single quotes unless the text holds one and no double."""
-    quote = '"' if "'" in text and '"' not in text else "'"
+def _string(text: str, quote: str) -> str:
+    """A quoted string, in the other quotes where it holds these and not those."""
+    other = "'" if quote == '"' else '"'
+    if quote in text and other not in text:
+        quote = other
     out = [quote]
     for char in text:
         if char == quote or char == "\\":
