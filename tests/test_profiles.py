@@ -67,7 +67,7 @@ def test_a_model_is_known_by_its_names(name: str, family: str):
 @pytest.mark.parametrize("name", ["mistral:7b", "my-finetune", "/models/llama-3.2/mine"])
 def test_an_unknown_model_gets_a_cautious_profile_and_a_warning(name: str):
     assert find_profile(name) is None
-    with pytest.warns(UnknownModelWarning, match="pass its profile"):
+    with pytest.warns(UnknownModelWarning, match="name its family"):
         profile = profile_for(name)
     assert profile.context_length == 8192
 

@@ -14,7 +14,14 @@ from typing import Final
 
 from corral.model_runtime.formats.guard import GuardVariant
 
-__all__ = ["PROFILES", "ModelProfile", "UnknownModelWarning", "find_profile", "profile_for"]
+__all__ = [
+    "PROFILES",
+    "ModelProfile",
+    "UnknownModelWarning",
+    "find_profile",
+    "profile_for",
+    "warn_unknown",
+]
 
 
 class UnknownModelWarning(UserWarning):
@@ -174,11 +181,16 @@ def profile_for(model: str) -> ModelProfile:
     """The profile of a model by its name; for unknown names a cautious one and a warning."""
     found = find_profile(model)
     if found is None:
-        warnings.warn(
-            f"Corral doesn't know the model {model!r}, and takes it for a Llama 3.2 text model of "
-            f"{PROFILES['unknown'].context_length} tokens. If it is another, pass its profile.",
-            UnknownModelWarning,
-            stacklevel=2,
-        )
+        warn_unknown(model)
         return PROFILES["unknown"]
     return found
+
+
+def warn_unknown(model: str) -> None:
+    """Warn that nothing is known of a model."""
+    warnings.warn(
+        f"Corral doesn't know the model {model!r}, and takes it for a Llama 3.2 text model of "
+        f"{PROFILES['unknown'].context_length} tokens. If it is another, name its family.",
+        UnknownModelWarning,
+        stacklevel=3,
+    )
