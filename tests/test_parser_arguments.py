@@ -2,7 +2,10 @@
 
 from typing import Any
 
+import jsonschema
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from corral.messages import ToolSpec
 from corral.model_runtime.parser import (
@@ -10,6 +13,43 @@ from corral.model_runtime.parser import (
     ParserOptions,
     check_arguments,
     parse_output,
+)
+from corral.model_runtime.parser.quick_checks import quick_check
+
+SCALARS = st.none() | st.booleans() | st.integers(-3, 3) | st.sampled_from(["", "a", "abc", 0.5])
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("ab"), inner, max_size=2)
+    ),
+    max_leaves=5,
+)
+TYPES = st.sampled_from(["string", "integer", "number", "boolean", "null", "array", "object"])
+PLAIN_SCHEMAS = st.recursive(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "type": TYPES | st.lists(TYPES, min_size=1, max_size=2, unique=True),
+            "enum": st.lists(VALUES, max_size=3),
+            "minimum": st.integers(-2, 2),
+            "exclusiveMaximum": st.integers(-2, 2),
+            "minLength": st.integers(0, 2),
+            "maxItems": st.integers(0, 2),
+            "required": st.lists(st.sampled_from("ab"), unique=True),
+            "additionalProperties": st.booleans(),
+        },
+    ),
+    lambda inner: st.fixed_dictionaries(
+        {},
+        optional={
+            "properties": st.dictionaries(st.sampled_from("ab"), inner, max_size=2),
+            "items": inner,
+            "anyOf": st.lists(inner, min_size=1, max_size=2),
+            "required": st.lists(st.sampled_from("ab"), unique=True),
+            "additionalProperties": st.booleans(),
+        },
+    ),
+    max_leaves=4,
 )
 
 SCHEMA: dict[str, Any] = {
@@ -159,3 +199,123 @@ def test_the_model_is_told_which_tools_there_are() -> None:
     message = parse_output("[find(x=other)]", tools=tools)
     assert message.invalid is not None
     assert "'find'" in message.invalid.message and "'x'" in message.invalid.message
+
+
+@pytest.mark.parametrize(
+    ("output", "code", "there"),
+    [
+        ("[find(x=other)]", "non_literal", "other)]"),
+        ("  [find(x=1, x=2)]", "duplicate_argument", "x=2)]"),
+        ('{"name": "find", "parameters": {"x": 01}}', "invalid_json", "01}}"),
+        ('```json\n{"name": "find", "parameters": {"x": }}\n```', "invalid_json", "}}\n```"),
+        ("[find(x=1), 5]", "mixed_list", "5]"),
+        ('[find(x="y', "truncated", ""),
+        ("[find(), burn(x=1)]", "unknown_tool", "burn(x=1)]"),
+        ("<function=find>5</function>", "arguments_not_object", "5</function>"),
+        ('{"name": "find", "parameters": {}}; {"parameters": {}}', "malformed_call", '{"para'),
+    ],
+)
+def test_the_place_of_the_fault_is_told(output: str, code: str, there: str) -> None:
+    tools = [ToolSpec(name="find", description="")]
+    invalid = parse_output(output, tools=tools).invalid
+    assert invalid is not None and invalid.code == code
+    assert invalid.position is not None
+    assert invalid.raw[invalid.position :].startswith(there)
+    assert len(invalid.raw) - invalid.position >= len(there)
+    if code in ("non_literal", "invalid_json", "mixed_list"):
+        assert repr(there) in invalid.message
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.data())
+def test_what_passes_quickly_passes_the_general_validator_too(data: st.DataObject) -> None:
+    schema = data.draw(PLAIN_SCHEMAS)
+    value = data.draw(VALUES)
+    check = quick_check(schema)
+    if check is not None and check(value):
+        jsonschema.Draft202012Validator(schema).validate(value)
+
+
+def test_the_quick_way_knows_the_schemas_of_most_tools() -> None:
+    schema: dict[str, Any] = {
+        "type": "object",
+        "properties": {
+            "city": {"type": "string", "description": "Where", "minLength": 1},
+            "days": {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "null"}]},
+            "unit": {"enum": ["c", "f"], "default": "c"},
+            "spots": {"type": "array", "items": {"type": "object"}, "maxItems": 3},
+        },
+        "required": ["city"],
+        "additionalProperties": False,
+    }
+    check = quick_check(schema)
+    assert check is not None
+    assert check({"city": "Oslo", "days": None, "unit": "f", "spots": [{}]})
+    for wrong in (
+        {"city": ""},
+        {"city": "Oslo", "days": 0},
+        {"city": "Oslo", "unit": "k"},
+        {"city": "Oslo", "spots": [{}, {}, {}, {}]},
+        {"days": 1},
+        {"city": "Oslo", "x": 1},
+    ):
+        assert not check(wrong)
+
+
+@pytest.mark.parametrize(
+    ("format", "right", "wrong"),
+    [
+        ("date", ["2025-03-04"], ["2025-13-04", "4 March", ""]),
+        (
+            "date-time",
+            ["2025-03-04T09:30:00Z", "2025-03-04t09:30:00.5+01:00", "2025-03-04 09:30:00"],
+            ["2025-03-04", "tomorrow", "2025-03-04T25:00:00Z", "2025-02-30T09:30:00Z", ""],
+        ),
+        ("time", ["09:30:00", "09:30:00Z", "09:30:00.25-02:00"], ["9:30", "0930", "25:00:00"]),
+        (
+            "duration",
+            ["P3D", "PT4H5M", "P1Y2M3DT4H5M6S", "P2W"],
+            ["3 days", "P", "PT", "P3", "PT5M4H", "P1W2D", "P-1D"],
+        ),
+        ("uri", ["https://example.org/a?b#c", "mailto:a@b"], ["example.org", "a b:c", "http://ü"]),
+        ("uri-reference", ["/a/b", "#c", "https://example.org"], ["a b", "<a>"]),
+        ("hostname", ["example.org", "a-b.example"], ["-a.example", "a_b", "", "a..b"]),
+        ("json-pointer", ["", "/rows/0", "/a~1b"], ["rows", "/a~b"]),
+        ("email", ["a@example.org"], ["a"]),
+        ("uuid", ["12345678-1234-1234-1234-123456789abc"], ["12345678"]),
+        ("ipv4", ["127.0.0.1"], ["127.0.0.256"]),
+        ("an unknown one", ["x"], []),
+    ],
+)
+def test_formats_are_checked(format: str, right: list[str], wrong: list[str]) -> None:
+    schema: dict[str, Any] = {
+        "type": "object",
+        "properties": {"x": {"type": "string", "format": format}},
+    }
+    for value in right:
+        assert check_arguments(schema, {"x": value}) == ({"x": value}, ())
+    for value in wrong:
+        result = check_arguments(schema, {"x": value})
+        assert isinstance(result, ArgumentError) and result.code == "invalid_value", value
+
+
+def test_a_value_must_fit_exactly_one_of_the_forms_under_one_of() -> None:
+    schema: dict[str, Any] = {
+        "type": "object",
+        "properties": {
+            "when": {
+                "oneOf": [
+                    {"type": "string", "format": "date"},
+                    {"type": "object", "properties": {"in": {"$ref": "#/$defs/days"}}},
+                    {"type": "integer"},
+                ]
+            }
+        },
+        "$defs": {"days": {"type": "integer", "minimum": 1}},
+    }
+    for fits in ("2025-03-04", {"in": 3}, 7):
+        assert check_arguments(schema, {"when": fits}) == ({"when": fits}, ())
+    mended = check_arguments(schema, {"when": {"in": "3"}})
+    assert mended == ({"when": {"in": 3}}, ("coerced_type",))
+    for wrong in ("soon", {"in": 0}, 2.5, [1]):
+        assert isinstance(check_arguments(schema, {"when": wrong}), ArgumentError)

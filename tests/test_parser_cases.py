@@ -28,12 +28,17 @@ from corral.model_runtime.runtime import Piece
 Case = dict[str, Any]
 
 
+DATA = Path(__file__).parent / "data"
+LIBRARY = json.loads((DATA / "parse_cases_tools.json").read_text())
+"""What is offered in the cases that don't say."""
+
+
 def load(path: Path) -> list[Case]:
     cases = [json.loads(line) for line in path.read_text().splitlines() if line]
     return [case for case in cases if case["class"] != "prompt"]
 
 
-OWN = load(Path(__file__).parent / "data" / "parse_cases_own.jsonl")
+OWN = load(DATA / "parse_cases_own.jsonl")
 OTHER = load(Path(os.environ["CORRAL_PARSE_CASES"])) if "CORRAL_PARSE_CASES" in os.environ else []
 
 every_case = pytest.mark.parametrize("case", [*OWN, *OTHER], ids=lambda case: case["id"])
@@ -44,7 +49,7 @@ def tools_of(case: Case) -> list[ToolSpec]:
         ToolSpec(name=tool, description="")
         if isinstance(tool, str)
         else ToolSpec(name=tool["name"], description="", parameters=tool["parameters"])
-        for tool in case["tools"]
+        for tool in case.get("tools", LIBRARY)
     ]
     if "code_interpreter" in case.get("builtin", ()):
         tools.append(ToolSpec(name="code_interpreter", description="", kind="code_interpreter"))
@@ -55,6 +60,10 @@ def options_of(case: Case, *, strict: bool = False) -> ParserOptions:
     given = case.get("options") or {}
     return ParserOptions(
         strict=strict,
+        coerce=given.get("coerce", True),
+        validate=given.get("validate", True) not in (False, "off"),
+        parallel=given.get("parallel", given.get("parallel_tool_calls", True)),
+        max_calls=given.get("max_calls", 16),
         enabled=given.get("tool_choice") != "none" and not given.get("response_format"),
         builtins=tuple(name for name in case.get("builtin", ()) if name != "code_interpreter"),
     )
@@ -149,3 +158,25 @@ def test_it_does_not_matter_how_the_output_is_cut_into_pieces(case: Case) -> Non
             assert stream(case, halves) == (expected, text)
     if expected.invalid is not None or not expected.calls:
         assert text == expected.text
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in [*OWN, *OTHER] if "chunks" in case], ids=lambda case: case["id"]
+)
+def test_the_pieces_of_a_real_stream_give_the_same_message(case: Case) -> None:
+    plain = bool(case.get("special_as_text"))
+    pieces = [
+        piece
+        for chunk in case["chunks"]
+        for piece in ([Piece(chunk)] if plain else pieces_from_text(chunk))
+    ]
+    message, _ = stream(case, pieces)
+    assert outcome(message) == json.dumps(case["expect"], sort_keys=True)
+    held = case.get("stream", {}).get("hold_chars")
+    if held is not None:
+        parser = OutputParser(tools_of(case), options=options_of(case))
+        fed = told = 0
+        for char in case["output"]:
+            fed += 1
+            told += sum(len(d.text) for d in parser.feed(char) if isinstance(d, TextDelta))
+            assert fed - told <= held

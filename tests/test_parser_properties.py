@@ -1,10 +1,12 @@
 """What holds for whatever a model writes: no exception, no stranger's call, no time to burn."""
 
 import itertools
+import random
 import sys
 from collections.abc import Callable
 
 import pytest
+from benchmark_scripts import load_benchmark
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import JsonValue
@@ -176,23 +178,7 @@ def frames():
         frame = frame.f_back
 
 
-HOSTILE: dict[str, Callable[[int], str]] = {
-    "lists": lambda size: "[" * size,
-    "braces": lambda size: "{" * size,
-    "a string without end": lambda size: '{"name": "ping", "parameters": {"a": "' + "x" * size,
-    "quotes": lambda size: "[ping(a=" + "'" * size,
-    "backslashes": lambda size: "[ping(a='" + "\\'" * (size // 2),
-    "tags": lambda size: "<function=" * (size // 10),
-    "tags with objects": lambda size: "<function=ping>{'a': 1}</function>" * (size // 34),
-    "objects in single quotes": lambda size: "{'name': 'ping', 'parameters': {}} " * (size // 35),
-    "halves of calls": lambda size: "[" + '{"parameters": {}}, ' * (size // 20),
-    "groups": lambda size: "[ping(a=[" + "(1), " * (size // 5) + "])]",
-    "fences": lambda size: "```\n" * (size // 4),
-    "names": lambda size: "ping(" * (size // 5),
-    "name keys": lambda size: 'x "name": "ping' * (size // 15),
-    "blanks": lambda size: "[ping(" + " " * size,
-    "separators": lambda size: '{"name": "ping", "parameters": {}}' + ";" * size,
-}
+hostile = load_benchmark("parser_hostile")
 
 
 def steps(action: Callable[[], object]) -> int:
@@ -213,12 +199,55 @@ def steps(action: Callable[[], object]) -> int:
     return count
 
 
-@pytest.mark.parametrize("kind", HOSTILE)
-@pytest.mark.parametrize("tagged", [False, True])
-def test_work_grows_no_faster_than_the_text(kind: str, tagged: bool) -> None:
-    def run(size: int) -> int:
-        pieces = [Piece("<|python_tag|>", is_special=True)] * tagged + [Piece(HOSTILE[kind](size))]
-        return steps(lambda: parse_output(pieces, tools=OPEN))
+@pytest.mark.parametrize("kind", hostile.HOSTILE)
+def test_work_grows_no_faster_than_the_text(kind: str) -> None:
+    make = hostile.HOSTILE[kind]
+    short, long = make(300), make(4800)
+    for tagged in (False, True):
+        small = steps(lambda: hostile.whole(short, tagged=tagged))  # noqa: B023
+        large = steps(lambda: hostile.whole(long, tagged=tagged))  # noqa: B023
+        # Past some sizes another way of reading is taken, which is slower, but no less linear.
+        assert large <= max(20 * small, 8 * len(long))
 
-    small, large = run(500), run(8000)
-    assert large <= 20 * small
+
+@pytest.mark.parametrize("kind", list(hostile.HOSTILE)[::3])
+def test_work_grows_no_faster_than_the_text_when_it_comes_a_character_at_a_time(kind: str) -> None:
+    make = hostile.HOSTILE[kind]
+    short, long = make(150), make(2400)
+    small = steps(lambda: hostile.streamed(short, tagged=False))
+    large = steps(lambda: hostile.streamed(long, tagged=False))
+    assert large <= max(20 * small, 30 * len(long))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "tags without ends",
+        "tags",
+        "quotes of names",
+        "near calls in a list",
+        "objects that are no calls",
+        "broken halves of calls",
+        "single quotes",
+        "fences",
+        "semicolons",
+        "blanks",
+    ],
+)
+def test_nothing_is_copied_or_searched_over_and_over(kind: str) -> None:
+    """Steps don't show what one step of C does to a long text; a generous ratio of times does."""
+    make = hostile.HOSTILE[kind]
+    short, long = make(1 << 14), make(1 << 18)
+    small = hostile.seconds(lambda: hostile.whole(short, tagged=False), repeat=3)
+    large = hostile.seconds(lambda: hostile.whole(long, tagged=False), repeat=2)
+    assert large <= 60 * max(small, 0.0005)
+
+
+def test_damaged_calls_and_noise_in_any_pieces_are_read_without_harm() -> None:
+    fuzz = load_benchmark("parser_fuzz")
+    fed = 0
+    for number in itertools.count():
+        size, _ = fuzz.once(random.Random(number))
+        fed += size
+        if fed > 250_000:
+            break

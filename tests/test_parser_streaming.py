@@ -172,6 +172,55 @@ def test_finishing_twice_changes_nothing() -> None:
     assert parser.finish("max_tokens") is message
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[water(bed='Rosé 🌹, naïve', note='日本')]",
+        '{"name": "water", "parameters": {"bed": "🌹\\u00e9"}}',
+        "Grüße, 世界! 🌍",
+        '<function=water>{"bed": "🌹"}</function>',
+    ],
+)
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_bytes_may_be_cut_inside_a_character(text: str, size: int) -> None:
+    data = text.encode()
+    whole, said = stream([Piece(text)])
+    parser = OutputParser(TOOLS, new_id=lambda: "id")
+    deltas = [
+        delta for at in range(0, len(data), size) for delta in parser.feed(data[at : at + size])
+    ]
+    assert parser.finish() == whole
+    assert text_of([*deltas, *parser.deltas]) == text_of(said)
+
+
+def test_a_character_that_comes_in_two_halves_is_put_together() -> None:
+    parser = OutputParser(TOOLS, new_id=lambda: "id")
+    for piece in ("[water(bed='\ud83c", "\udf39')]"):
+        parser.feed(piece)
+    (call,) = parser.finish().calls
+    assert call.arguments == {"bed": "🌹"}
+
+
+@pytest.mark.parametrize("broken", [b"caf\xc3", b"\xff!", b"\xf0\x9f\x8c"])
+def test_bytes_that_are_no_text_are_replaced_in_prose_and_refused_in_calls(broken: bytes) -> None:
+    parser = OutputParser(TOOLS)
+    said = text_of([delta for byte in broken for delta in parser.feed(bytes([byte]))])
+    message = parser.finish()
+    assert said + text_of(parser.deltas) == message.text
+    assert "\ufffd" in message.text
+    parser = OutputParser(TOOLS)
+    parser.feed(b"[water(bed='" + broken + b"')]")
+    invalid = parser.finish().invalid
+    assert invalid is not None and invalid.code == "invalid_unicode"
+
+
+def test_a_replacement_character_that_the_model_wrote_is_a_character_like_any_other() -> None:
+    parser = OutputParser(TOOLS)
+    parser.feed("[water(bed='\ufffd')]".encode())
+    (call,) = parser.finish().calls
+    assert call.arguments == {"bed": "\ufffd"}
+
+
 PARTS = st.sampled_from(
     """{ } [ ] ( ) " ' \\ ; , : = < > ``` ping ping( water( bed= bed='x' "name" "parameters" "ping"
     {} {"bed":"x"} [ping()] {"name":"ping","parameters":{}} {"x":1} <function= <function=ping>

@@ -8,6 +8,7 @@ from corral.model_runtime.parser import (
     OutputParser,
     ParserOptions,
     parse_output,
+    pieces_from_ids,
     pieces_from_text,
 )
 from corral.model_runtime.profiles import ModelProfile, profile_for
@@ -29,6 +30,7 @@ __all__ = [
     "check_model_string",
     "open_runtime",
     "parse_output",
+    "pieces_from_ids",
     "pieces_from_text",
     "profile_for",
     "render_prompt",

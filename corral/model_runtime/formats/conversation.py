@@ -39,7 +39,7 @@ class Wire:
     calls: Callable[[Sequence[ToolCall]], str]
     result: Callable[[JsonValue], str]
     tagged: bool = False
-    """Whether `<|python_tag|>` stands in front of all calls, not of code and built-ins only."""
+    """Whether `<|python_tag|>` stands in front of all calls, not only of code and built-ins."""
     builtins: bool = False
     """Whether the built-in tools are called as `name.call(...)`."""
     call_end: str | None = None
@@ -156,7 +156,9 @@ class Writer:
         elif len(calls) == 1 and (special := self._special_call(calls[0])) is not None:
             tagged, written, end = True, special, "<|eom_id|>"
         elif calls:
-            tagged, written, end = wire.tagged, wire.calls(calls), wire.call_end or end
+            # Behind a text only the tag tells that calls begin.
+            tagged, written = wire.tagged or bool(text), wire.calls(calls)
+            end = wire.call_end or end
         if tagged:
             self._texts([(text, "assistant", index)])
             self._segments.append(Special("<|python_tag|>", "assistant", index))

@@ -20,11 +20,11 @@ __all__ = ["encode_arguments", "encode_calls", "encode_json", "encode_value"]
 def encode_calls(calls: Iterable[ToolCall], *, quote: str = "'") -> str:
     """Write calls as a pythonic list, its strings in `quote` where they don't hold one.
 
-    Where an argument's name is no identifier they become JSON objects joined by `; `, which the
-    parser reads as well.
+    Where an argument's name is no identifier, or a tool's name holds what Python has no place for,
+    they become JSON objects joined by `; `, which the parser reads as well.
     """
     calls = tuple(calls)
-    if all(key.isidentifier() and key.isascii() for call in calls for key in call.arguments):
+    if all(_is_plain(call) for call in calls):
         return f"[{', '.join(_call(call, quote) for call in calls)}]"
     return encode_json(calls)
 
@@ -34,6 +34,16 @@ def encode_json(calls: Iterable[ToolCall]) -> str:
     return "; ".join(
         json.dumps({"name": call.name, "parameters": call.arguments}, ensure_ascii=False)
         for call in calls
+    )
+
+
+def _is_plain(call: ToolCall) -> bool:
+    """Whether a call's names can stand in a pythonic call; hyphens and dots can."""
+    return (
+        call.name[:1].isidentifier()
+        and len(call.name) < _LONGEST_NAME
+        and all(char.isalnum() or char in "_-.:/" for char in call.name)
+        and all(key.isidentifier() and key.isascii() for key in call.arguments)
     )
 
 
@@ -82,4 +92,5 @@ def _string(text: str, quote: str) -> str:
     return "".join(out) + quote
 
 
+_LONGEST_NAME = 128
 _ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}

@@ -7,22 +7,24 @@ meaning only is read, with what had to be mended told in the message's `warnings
 or two, nothing runs, and the message's `invalid` says in words what is wrong. What is no call is
 text, byte for byte.
 
-The parser never raises, evaluates nothing, and takes time in proportion to the text. Its parts:
-`output` takes pieces and makes messages, `gate` lets text through while the model speaks, `reader`
-reads a whole message with the help of `envelope` (JSON), `pythonic` and `functags`, all three of
-which read values with `literals`; `checking` compares calls to the tools that were offered, and
-`arguments` their arguments to the tools' schemas.
+The parser never raises, evaluates nothing, and takes time in proportion to the text. The codes of
+its errors and warnings are in `ERROR_STAGES`, `WARNINGS` and `INFORMATIONAL`, and `describe` says
+what each means. Its parts: `pieces` and `intake` make characters and control tokens of what a
+server sends; `output` takes them and makes messages; `gate` lets text through while the model
+speaks; `reader` reads a whole message with the help of `envelope` (JSON), `pythonic` and
+`functags`, all three of which read values with `literals`; `checking` compares calls to the tools
+that were offered, and `arguments` their arguments to the tools' schemas.
 """
 
 from corral.model_runtime.parser.arguments import ArgumentError, check_arguments
-from corral.model_runtime.parser.codes import ERROR_STAGES, INFORMATIONAL, WARNINGS
+from corral.model_runtime.parser.codes import ERROR_STAGES, INFORMATIONAL, WARNINGS, describe
 from corral.model_runtime.parser.deltas import ArgumentsDelta, CallStarted, Delta, TextDelta
 from corral.model_runtime.parser.output import (
     OutputParser,
     ParserOptions,
     parse_output,
-    pieces_from_text,
 )
+from corral.model_runtime.parser.pieces import pieces_from_ids, pieces_from_text
 
 __all__ = [
     "ERROR_STAGES",
@@ -36,6 +38,8 @@ __all__ = [
     "ParserOptions",
     "TextDelta",
     "check_arguments",
+    "describe",
     "parse_output",
+    "pieces_from_ids",
     "pieces_from_text",
 ]

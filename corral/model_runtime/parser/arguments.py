@@ -7,17 +7,19 @@ what was expected, what was given.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, cast
 
 from pydantic import JsonValue
 
+from corral.messages import ToolSpec
 from corral.model_runtime.parser.coercion import coerce_arguments
-from corral.model_runtime.parser.schemas import Prepared, Schema, prepare, types_of
+from corral.model_runtime.parser.quick_checks import Schema, types_of
+from corral.model_runtime.parser.schemas import Prepared, prepare, prepare_for
 
-__all__ = ["ArgumentError", "check_arguments"]
+__all__ = ["ArgumentError", "check_arguments", "check_tool_arguments"]
 
 _LONGEST = 80
 _CODES = {
@@ -84,8 +86,27 @@ def check_arguments(
         The arguments to call with and the warning codes of what was mended, or what is wrong. It
         never raises: a schema that can't be used is an error of code `unusable_schema`.
     """
+    return _guarded(lambda: prepare(schema), arguments, coerce=coerce, validate=validate)
+
+
+def check_tool_arguments(
+    tool: ToolSpec, arguments: dict[str, JsonValue], *, coerce: bool = True, validate: bool = True
+) -> tuple[dict[str, JsonValue], tuple[str, ...]] | ArgumentError:
+    """`check_arguments` against a tool's schema, which is made ready only once."""
+    return _guarded(
+        lambda: prepare_for(tool, tool.parameters), arguments, coerce=coerce, validate=validate
+    )
+
+
+def _guarded(
+    prepared_schema: Callable[[], Prepared],
+    arguments: dict[str, JsonValue],
+    *,
+    coerce: bool,
+    validate: bool,
+) -> tuple[dict[str, JsonValue], tuple[str, ...]] | ArgumentError:
     try:
-        prepared = prepare(schema)
+        prepared = prepared_schema()
         if prepared.plainly_fits(arguments):
             return arguments, ()
         warnings: tuple[str, ...] = ()

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
-from corral.model_runtime.parser.arguments import ArgumentError, check_arguments
-from corral.model_runtime.parser.codes import INFORMATIONAL, describe
+from corral.model_runtime.parser.arguments import ArgumentError, check_tool_arguments
+from corral.model_runtime.parser.codes import INFORMATIONAL, describe, refuse
 from corral.model_runtime.parser.literals import BLANKS, Fault
 from corral.model_runtime.parser.offer import Found, Offer
 from corral.model_runtime.parser.reader import CUT_CODE
@@ -23,6 +23,16 @@ _BUILTIN_PARAMETERS = {"brave_search": "query", "wolfram_alpha": "query"}
 """Llama's own tools and their one parameter, a string (Meta's `llama3_1/prompt_format.md`)."""
 
 _LISTS_TOOLS = ("malformed_call", "not_a_call", "empty_call", "code_interpreter_disabled")
+_SHOWS_PLACE = (
+    "invalid_json",
+    "invalid_escape",
+    "mixed_list",
+    "non_literal",
+    "ambiguous_string",
+    "positional_arguments",
+    "malformed_call",
+)
+_SHOWN = 24
 _SHOWS_FORM = (
     *_LISTS_TOOLS,
     "truncated",
@@ -45,21 +55,20 @@ def check_calls(turn: Turn, calls: Sequence[Found], options: ParserOptions) -> l
     Raises:
         Fault: One of them may not run, so none does.
     """
-    if len(calls) > options.max_calls:
-        limit = options.max_calls
-        raise Fault("too_many_calls", f"Make no more than {limit} calls in one message.")
+    if len(calls) > turn.max_calls:
+        raise turn.too_many(calls[turn.max_calls])
     if len(calls) > 1 and not options.parallel:
-        raise Fault("parallel_not_allowed")
+        raise Fault("parallel_not_allowed", at=calls[1].at)
     for call in calls:
         if call.name not in turn.offer.names:
-            raise Fault("unknown_tool", _unknown(call.name, turn.offer))
-    checked = [Found(call.name, _check(turn, call, options)) for call in calls]
+            raise Fault("unknown_tool", _unknown(call.name, turn.offer), at=call.at)
+    checked = [Found(call.name, _check(turn, call, options), call.at) for call in calls]
     if len(checked) > 1 and any(call in checked[:at] for at, call in enumerate(checked)):
         turn.warn(["duplicate_call"])
     if options.strict:
         mended = next((code for code in turn.warnings if code not in INFORMATIONAL), None)
         if mended is not None:
-            raise Fault(mended, f"{describe(mended)}.")
+            raise Fault(mended, f"{refuse(mended)}.", at=calls[0].at)
     return checked
 
 
@@ -73,24 +82,25 @@ def _check(turn: Turn, call: Found, options: ParserOptions) -> dict[str, JsonVal
     offer = turn.offer
     tool = offer.tools.get(call.name)
     only = "code" if call.name == offer.interpreter else None
-    if tool is None and only is None:
+    if call.name in offer.builtins and only is None:
         only = _BUILTIN_PARAMETERS.get(call.name)
     if only is not None:
         if call.arguments.keys() != {only} or not isinstance(call.arguments[only], str):
             words = f"{call.name!r} takes one parameter, {only!r}, which is a string."
-            raise Fault("builtin_arguments", words)
+            raise Fault("builtin_arguments", words, at=call.at)
         return call.arguments
     if tool is None or "parameters" not in tool.model_fields_set:
         # Nothing is known of its parameters; the default merely lists none.
         if options.validate and _is_schema(call.arguments):
             words = f"The call of {call.name!r} repeats a schema. Give the parameters' values."
-            raise Fault("unknown_parameter", words)
+            raise Fault("unknown_parameter", words, at=call.at)
         return call.arguments
-    result = check_arguments(
-        tool.parameters, call.arguments, coerce=options.coerce, validate=options.validate
+    result = check_tool_arguments(
+        tool, call.arguments, coerce=options.coerce, validate=options.validate
     )
     if isinstance(result, ArgumentError):
-        raise Fault(result.code, f"In the call of {call.name!r}: {result.message}.")
+        words = f"In the call of {call.name!r}: {result.message}."
+        raise Fault(result.code, words, at=call.at)
     turn.warn(result[1])
     return result[0]
 
@@ -106,6 +116,8 @@ def explain(fault: Fault, raw: str, offer: Offer) -> str:
         says = f"{says} {describe(fault.code)}.".lstrip()
     if fault.code in _LISTS_TOOLS:
         says += f" The tools are: {offer.listed()}."
+    if fault.code in _SHOWS_PLACE and 0 <= fault.at < len(raw):
+        says += f" Reading stopped at {raw[fault.at : fault.at + _SHOWN]!r}."
     if fault.code in _SHOWS_FORM and fault.words != CUT_CODE:
         says += f" A call is written as {_form(raw.lstrip(BLANKS))}"
     return says

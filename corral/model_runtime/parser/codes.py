@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
-__all__ = ["ERROR_STAGES", "INFORMATIONAL", "WARNINGS", "Stage", "describe"]
+__all__ = ["ERROR_STAGES", "INFORMATIONAL", "WARNINGS", "Stage", "describe", "refuse"]
 
 Stage: TypeAlias = Literal["parse", "validate"]
 """Where an error is found: in the text itself, or in calls that could be read."""
@@ -49,47 +49,55 @@ _VALIDATE: dict[str, str] = {
     "unusable_schema": "The tool's own description of its parameters can't be used",
 }
 
-WARNINGS: dict[str, Stage] = {
-    "python_literal": "parse",
-    "fenced": "parse",
-    "trailing_text": "parse",
-    "trailing_comma": "parse",
-    "stray_separator": "parse",
-    "comma_separator": "parse",
-    "repeated_python_tag": "parse",
-    "missing_closing_brace": "parse",
-    "missing_closing_bracket": "parse",
-    "missing_list_brackets": "parse",
-    "multiple_lists": "parse",
-    "json_literal": "parse",
-    "tuple_as_list": "parse",
-    "control_char_in_string": "parse",
-    "invalid_escape": "parse",
-    "stringified_arguments": "parse",
-    "null_arguments": "parse",
-    "empty_list_arguments": "parse",
-    "missing_arguments_key": "parse",
-    "openai_nested": "parse",
-    "name_key_function": "parse",
-    "name_whitespace": "parse",
-    "extra_keys": "parse",
-    "unexpected_type": "parse",
-    "malformed_function_tag": "parse",
-    "stray_after_arguments": "parse",
-    "missing_function_close": "parse",
-    "missing_python_tag": "parse",
-    "builtin_syntax": "parse",
-    "discarded_after_stop": "parse",
-    "coerced_type": "validate",
-    "dropped_null_optional": "validate",
+_MENDED: dict[Stage, dict[str, str]] = {
+    "parse": {
+        "python_literal": "JSON held Python's quotes, words or numbers, such as 'x', True, .5",
+        "fenced": "The whole message was one fence of backquotes around calls",
+        "trailing_text": "Text followed the calls; it is the message's text",
+        "trailing_comma": "A comma stood before a closing bracket",
+        "stray_separator": "A semicolon stood where nothing was to be separated",
+        "comma_separator": "Calls were separated by commas without being a list",
+        "repeated_python_tag": "The tag stood before further calls too",
+        "missing_closing_brace": "The model stopped before the last bracket of a call in JSON",
+        "missing_closing_bracket": "The model stopped before the last bracket of a list of calls",
+        "missing_list_brackets": "Calls stood without the brackets of a list",
+        "multiple_lists": "Calls stood in several lists",
+        "json_literal": "A pythonic call held JSON's words: true, false, null",
+        "tuple_as_list": "A value was written as a tuple; it is a list",
+        "control_char_in_string": "A string held the end of a line, or another control character",
+        "invalid_escape": "A string held an escape that is none, of plain meaning",
+        "stringified_arguments": "The arguments were an object written into a string",
+        "null_arguments": "The arguments were null; they are empty",
+        "empty_list_arguments": "The arguments were an empty list; they are empty",
+        "missing_arguments_key": "There were no arguments; they are empty",
+        "openai_nested": "The call stood under `function`, as OpenAI nests it",
+        "name_key_function": "The tool's name stood under `function`",
+        "name_whitespace": "The tool's name had blanks around it",
+        "extra_keys": "The call had keys that mean nothing",
+        "unexpected_type": "The call's `type` was not `function`",
+        "malformed_function_tag": "The tag `<function=...>` was damaged",
+        "stray_after_arguments": "Brackets or quotes stood before the tag `</function>`",
+        "missing_function_close": "The tag `</function>` was missing or damaged",
+        "missing_python_tag": "A built-in tool was called without the tag",
+        "builtin_syntax": "A tool was called as built-ins are: `name.call(...)`",
+        "discarded_after_stop": "What came after the end of the message was left out",
+    },
+    "validate": {
+        "coerced_type": "A value had another type than the schema asks, and the same meaning",
+        "dropped_null_optional": "An optional parameter was given as nothing, and left out",
+    },
 }
+
+WARNINGS: dict[str, Stage] = {code: stage for stage, codes in _MENDED.items() for code in codes}
 """Warning code -> the stage that it belongs to. In strict mode each is an error of that stage."""
 
-INFORMATIONAL = frozenset({"duplicate_call", "possible_tool_call"})
-"""Codes that only tell: nothing was mended, and strict mode passes them.
+_TOLD = {
+    "duplicate_call": "Two calls of the message are equal",
+    "possible_tool_call": "The message is text that quotes a call, or was meant as one",
+}
 
-`duplicate_call` is two equal calls in one message, `possible_tool_call` a text that quotes a call.
-"""
+INFORMATIONAL = frozenset(_TOLD)
+"""Codes that only tell: nothing was mended, and strict mode passes them."""
 
 ERROR_STAGES: dict[str, Stage] = {
     **dict.fromkeys(_PARSE, "parse"),
@@ -100,6 +108,13 @@ ERROR_STAGES: dict[str, Stage] = {
 
 
 def describe(code: str) -> str:
-    """What an error code means, in a sentence for the model, without its full stop."""
-    words = _PARSE.get(code) or _VALIDATE.get(code)
-    return words or f"The call is not written exactly as asked ({code.replace('_', ' ')})"
+    """What a code means, in a sentence without its full stop; an error's is for the model."""
+    for meanings in (_PARSE, _VALIDATE, _TOLD):
+        if code in meanings:
+            return meanings[code]
+    return next((codes[code] for codes in _MENDED.values() if code in codes), "")
+
+
+def refuse(code: str) -> str:
+    """What to tell the model where strict mode makes an error of a warning."""
+    return f"The call is not written exactly as asked ({code.replace('_', ' ')})"

@@ -12,7 +12,8 @@ from typing import Any, cast
 from pydantic import JsonValue
 
 from corral.model_runtime.parser.literals import Fault, Scanner, decode_json
-from corral.model_runtime.parser.schemas import Prepared, Schema, has_type, types_of
+from corral.model_runtime.parser.quick_checks import Schema, has_type, types_of
+from corral.model_runtime.parser.schemas import Prepared
 
 __all__ = ["coerce_arguments"]
 

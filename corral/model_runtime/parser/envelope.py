@@ -214,9 +214,13 @@ def _unstring(text: str, warnings: dict[str, None]) -> dict[str, JsonValue] | No
     if fast is not None:
         value, scanner.pos = fast
     else:
-        value = scanner.mapping(2)
-        if scanner.fault is not None:
-            raise scanner.fault
+        try:
+            value = scanner.mapping(2)
+            if scanner.fault is not None:
+                raise scanner.fault
+        except Fault as fault:
+            fault.at = -1  # It counts from the beginning of the string.
+            raise
     if not scanner.at_end or not isinstance(value, dict):
         return None
     warnings["stringified_arguments"] = None
@@ -240,8 +244,9 @@ def read_objects(region: Region, pos: int) -> list[Found] | None:
                 region.resume = stop
                 return None
             break
+        call.at = pos
         region.turn.warn(codes)
-        calls.append(call)
+        region.turn.add(calls, call)
         end = stop
         pos, codes = region.gap(end)
     region.finish(end, "{")
@@ -256,8 +261,10 @@ def _read_object(region: Region, pos: int, *, later: bool) -> tuple[Found | None
     if fast is not None:
         value, end = fast
         fields = value if isinstance(value, dict) else {}
-        call = shape_call(fields, turn.offer, turn.warnings, tagged=tagged)
-        return _not_half(call, fields, later=later), end
+        call = _shape(fields, region, pos, tagged=tagged)
+        if call is None and not later:
+            turn.answer = fields
+        return _not_half(call, fields, pos, later=later), end
     scanner = region.scanner(pos, python=False)
     draft = Draft()
     try:
@@ -267,16 +274,29 @@ def _read_object(region: Region, pos: int, *, later: bool) -> tuple[Found | None
             raise _named(fault, draft) from None
         region.fault = fault
         return None, pos if later else 0
-    call = shape_call(draft.fields, turn.offer, turn.warnings, tagged=tagged)
+    call = _shape(draft.fields, region, pos, tagged=tagged)
     if call is not None:
         region.settle(scanner, call.name)
-    return _not_half(call, draft.fields, later=later), scanner.pos
+    return _not_half(call, draft.fields, pos, later=later), scanner.pos
 
 
-def _not_half(call: Found | None, fields: dict[str, JsonValue], *, later: bool) -> Found | None:
+def _shape(
+    fields: dict[str, JsonValue], region: Region, pos: int, *, tagged: bool = False
+) -> Found | None:
+    """`shape_call` of an object that begins at `pos`."""
+    try:
+        return shape_call(fields, region.turn.offer, region.turn.warnings, tagged=tagged)
+    except Fault as fault:
+        fault.at = pos
+        raise
+
+
+def _not_half(
+    call: Found | None, fields: dict[str, JsonValue], pos: int, *, later: bool
+) -> Found | None:
     """After a call, an object with arguments and no tool is half a call rather than prose."""
     if call is None and later and any(key in fields for key in _ARGUMENTS):
-        raise Fault("malformed_call")
+        raise Fault("malformed_call", at=pos)
     return call
 
 
@@ -305,7 +325,8 @@ def read_object_lists(region: Region, pos: int) -> list[Found] | None:
             break
         if calls:
             region.turn.warn([*codes, "multiple_lists"])
-        calls += found
+        for call in found:
+            region.turn.add(calls, call)
         end = stop
         pos, codes = region.gap(end)
     region.finish(end, "[")
@@ -313,57 +334,75 @@ def read_object_lists(region: Region, pos: int) -> list[Found] | None:
 
 
 def _read_object_list(region: Region, pos: int, *, later: bool) -> tuple[list[Found] | None, int]:
-    turn = region.turn
     fast = region.decode(pos)
-    scanner = None
-    items: list[JsonValue] = []
     if fast is not None:
         value, end = fast
         items = value if isinstance(value, list) else []
+        shaped = (_shape(item, region, pos) for item in items if isinstance(item, dict))
+        found = [call for call in shaped if call is not None]
+        count = len(items)
     else:
         scanner = region.scanner(pos, python=False)
-        drafts: list[Draft] = []
+        reading = _ListReading(region, pos)
         try:
-            _draft_list(scanner, drafts, items, may_close=turn.stopped)
+            count = reading.read(scanner)
         except Fault as fault:
-            if (later and fault.code == "truncated") or any(
-                looks_like_call(draft, region) for draft in drafts
-            ):
+            if (later and fault.code == "truncated") or reading.likely:
                 raise
             region.fault = fault
             return None, 0
-        end = scanner.pos
-    calls = [
-        shape_call(item, turn.offer, turn.warnings, tagged=False)
-        for item in items
-        if isinstance(item, dict)
-    ]
-    found = [call for call in calls if call is not None]
+        found, end = reading.found, scanner.pos
+        if found:
+            region.settle(scanner, found[0].name)
     if not found:
         return None, end
-    if len(found) < len(items):
-        raise Fault("mixed_list")
-    if scanner is not None:
-        region.settle(scanner, found[0].name)
+    if len(found) < count:
+        raise Fault("mixed_list", at=pos)
+    for call in found:
+        call.at = pos
     return found, end
 
 
-def _draft_list(
-    scanner: Scanner, drafts: list[Draft], items: list[JsonValue], *, may_close: bool
-) -> None:
-    """Read the list at the scanner into `items`, keeping what is known of each of its objects."""
-    scanner.pos += 1
-    while True:
-        if scanner.peek() == "{":
-            draft = Draft()
-            drafts.append(draft)
+class _ListReading:
+    """The slow reading of one list, of which nothing is kept but its calls.
+
+    Attributes:
+        found: The calls read so far.
+        likely: Whether any of its objects is a call, or was going to be one.
+    """
+
+    def __init__(self, region: Region, pos: int) -> None:
+        self.found: list[Found] = []
+        self.likely = False
+        self._region = region
+        self._pos = pos
+
+    def read(self, scanner: Scanner) -> int:
+        """Read the list at the scanner: how many items it has."""
+        stopped = self._region.turn.stopped
+        scanner.pos += 1
+        count = 0
+        while True:
+            if scanner.peek() == "{":
+                self._object(scanner, may_close=stopped)
+            else:
+                scanner.value(2)
+            count += 1
+            scanner.peek()
+            if scanner.at_end and stopped:
+                scanner.warn("missing_closing_brace")
+                return count
+            if scanner.closes("]"):
+                return count
+
+    def _object(self, scanner: Scanner, *, may_close: bool) -> None:
+        draft = Draft()
+        try:
             read_draft(scanner, draft, may_close=may_close, depth=2)
-            items.append(draft.fields)
-        else:
-            items.append(scanner.value(2))
-        scanner.peek()
-        if scanner.at_end and may_close:
-            scanner.warn("missing_closing_brace")
-            return
-        if scanner.closes("]"):
-            return
+        except Fault:
+            self.likely = self.likely or looks_like_call(draft, self._region)
+            raise
+        call = _shape(draft.fields, self._region, self._pos)
+        self.likely = self.likely or call is not None or looks_like_call(draft, self._region)
+        if call is not None:
+            self._region.turn.add(self.found, call)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pydantic import JsonValue
 
 from corral.model_runtime.parser.literals import BLANKS, Fault
-from corral.model_runtime.parser.offer import Found
+from corral.model_runtime.parser.offer import LONGEST_NAME, Found
 from corral.model_runtime.parser.region import Region
 
 __all__ = ["FUNCTION", "read_tags"]
@@ -17,8 +17,9 @@ __all__ = ["FUNCTION", "read_tags"]
 FUNCTION = "<function="
 _CLOSE = "</function>"
 _CLOSE_SLIPS = ("<function>", "<function/>", "<\\/function>")
+_NOTHING = {"null<": "null_arguments", "[]<": "empty_list_arguments"}
 _STRAY_BEFORE = BLANKS + ">\"'=:,("
-_STRAY_AFTER = BLANKS + ">\"'}])"
+_STRAY_AFTER = BLANKS + ">\"'}]);"
 
 
 def read_tags(region: Region, pos: int) -> list[Found] | None:
@@ -32,9 +33,10 @@ def read_tags(region: Region, pos: int) -> list[Found] | None:
         return None
     calls: list[Found] = []
     while True:
+        start = pos
         name, pos = _read_opening(region, pos + len(FUNCTION))
         arguments, pos = _read_object(region, name, pos)
-        calls.append(Found(name, arguments))
+        region.turn.add(calls, Found(name, arguments, start))
         end = _read_closing(region, name, pos)
         pos, codes = region.gap(end)
         if not text.startswith(FUNCTION, pos):
@@ -47,25 +49,33 @@ def read_tags(region: Region, pos: int) -> list[Found] | None:
 def _read_opening(region: Region, pos: int) -> tuple[str, int]:
     """The name, and where the object should begin."""
     text = region.text
-    start = pos
-    while text[pos : pos + 1] in ("'", '"'):
-        pos += 1
-    quoted = pos > start
-    start = pos
-    while pos < len(text) and text[pos] not in _STRAY_BEFORE + "{<":
-        pos += 1
-    name = text[start:pos]
-    clean = not quoted and text.startswith(">", pos)
+    name, pos, clean = _read_name(region, pos)
+    clean = clean and text.startswith(">", pos)
     if clean:
         pos += 1
     while pos < len(text) and text[pos] in _STRAY_BEFORE:
         clean = clean and text[pos] in BLANKS
         pos += 1
     if pos == len(text):
-        raise Fault("truncated", f"In the call of {name!r}:")
+        raise Fault("truncated", f"In the call of {name!r}:", at=pos)
     if not clean:
         region.turn.warn(["malformed_function_tag"])
     return name, pos
+
+
+def _read_name(region: Region, pos: int) -> tuple[str, int, bool]:
+    """The name, where it ends, and whether it stands there as it should."""
+    text = region.text
+    end = text.find(">", pos, pos + LONGEST_NAME)
+    if end > 0 and text[pos:end] in region.turn.offer.names:
+        return text[pos:end], end, True  # Whatever characters an offered name is made of.
+    first = pos
+    while text[pos : pos + 1] in ("'", '"', *BLANKS):
+        pos += 1
+    start = pos
+    while pos < len(text) and text[pos] not in _STRAY_BEFORE + "{<":
+        pos += 1
+    return text[start:pos], pos, start == first
 
 
 def _read_object(region: Region, name: str, pos: int) -> tuple[dict[str, JsonValue], int]:
@@ -73,9 +83,13 @@ def _read_object(region: Region, name: str, pos: int) -> tuple[dict[str, JsonVal
         region.turn.warn(["missing_arguments_key"])
         return {}, pos
     where = f"In the call of {name!r}:"
+    for spelled, code in _NOTHING.items():
+        if region.text.startswith(spelled, pos):
+            region.turn.warn([code])
+            return {}, pos + len(spelled) - 1
     if not region.text.startswith("{", pos):
         value = region.text[pos] in "[\"'-0123456789"
-        raise Fault("arguments_not_object" if value else "malformed_call", where)
+        raise Fault("arguments_not_object" if value else "malformed_call", where, at=pos)
     fast = region.decode(pos)
     if fast is not None:
         value, end = fast
@@ -106,9 +120,11 @@ def _read_closing(region: Region, name: str, pos: int) -> int:
     if slip is not None:
         region.turn.warn(["missing_function_close"])
         return close + len(slip)
-    if region.turn.cut and (close == len(text) or _CLOSE.startswith(text[close:])):
-        raise Fault("truncated", f"In the call of {name!r}:")
+    # The rest is looked at only where it is short: copying it at every call would add up.
+    cut_close = len(text) - close < len(_CLOSE) and _CLOSE.startswith(text[close:])
+    if region.turn.cut and cut_close:
+        raise Fault("truncated", f"In the call of {name!r}:", at=len(text))
     region.turn.warn(["missing_function_close"])
-    if _CLOSE.startswith(text[close:]):
+    if cut_close:
         return len(text)
     return pos

@@ -201,7 +201,7 @@ def _decide_fence(offer: Offer) -> _Decision:
     inner = _decide(offer, fenced=True)
     next(inner)
     try:
-        if char not in BLANKS:
+        if char not in BLANKS and char != "{":
             for each in word:
                 inner.send(each)
         while True:

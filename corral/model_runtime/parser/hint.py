@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-from corral.model_runtime.parser.literals import BLANKS, decode_json
+from pydantic import JsonValue
+
+from corral.model_runtime.parser.literals import BLANKS
 from corral.model_runtime.parser.offer import Offer, in_name
 
 __all__ = ["quotes_call"]
 
 
-def quotes_call(text: str, offer: Offer) -> bool:
-    """Whether a message that is text looks as if a call was meant."""
-    start = text.lstrip(BLANKS)
-    if start.startswith("{"):
-        return _object_hints(text, offer)
-    if start.startswith("["):
+def quotes_call(text: str, offer: Offer, answer: dict[str, JsonValue] | None) -> bool:
+    """Whether a message that is text looks as if a call was meant.
+
+    Args:
+        text: The message.
+        offer: What was offered.
+        answer: The object with which the text begins, if it could be read.
+    """
+    start = text[: len(text) - len(text.lstrip(BLANKS)) + 1][-1:]
+    if start == "{":
+        return answer is not None and _object_hints(answer, offer)
+    if start == "[":
         return False
     return _quotes_object(text, offer) or any(_quotes_name(text, name) for name in offer.names)
 
 
-def _object_hints(text: str, offer: Offer) -> bool:
+def _object_hints(fields: dict[str, JsonValue], offer: Offer) -> bool:
     """Whether an answer in JSON names a tool, as its `name` or as its first key."""
-    read = decode_json(text, len(text) - len(text.lstrip(BLANKS)))
-    if read is None or not isinstance(read[0], dict):
-        return False
-    fields = read[0]
     first = next(iter(fields), "")
     name = fields.get("name")
     inner = fields.get("function")

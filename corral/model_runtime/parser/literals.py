@@ -27,6 +27,10 @@ MAX_DIGITS = 400
 """How long a number may be, in characters; Python itself refuses integers from 4,301 digits."""
 
 _HEX = frozenset("0123456789abcdefABCDEF")
+_DIGITS = frozenset("0123456789")
+_AFTER_NUMBER = frozenset(",)]} \t\r\n")
+_PLAIN_DIGITS = 20
+"""Up to so many digits need no second thought."""
 _FLOAT = frozenset("0123456789.eE+-")
 _JSON_ESCAPES = {
     '"': '"',
@@ -57,13 +61,20 @@ _NOT_FINITE = frozenset({"NaN", "nan", "Infinity", "inf"})
 
 
 class Fault(Exception):
-    """What is wrong with a text: an error code, and words that say where, if there are any."""
+    """What is wrong with a text: an error code, words that say in what, and where.
 
-    def __init__(self, code: str, words: str = "") -> None:
-        """Keep the `code`, and the `words`, such as 'In the call of f:'."""
+    Attributes:
+        code: The error code.
+        words: Such as 'In the call of f:', if there are any.
+        at: Where in the text reading stopped, -1 if that is not known or says nothing.
+    """
+
+    def __init__(self, code: str, words: str = "", *, at: int = -1) -> None:
+        """See the class."""
         super().__init__(code)
         self.code = code
         self.words = words
+        self.at = at
 
 
 class _Refused(ValueError):
@@ -118,18 +129,21 @@ def decode_json(text: str, start: int) -> tuple[JsonValue, int] | None:
 def _sound(value: JsonValue) -> bool:
     """Whether a value is within the depth limit and its strings are whole characters."""
     level: list[JsonValue] = [value]
-    for _ in range(MAX_DEPTH + 1):
+    for depth in range(MAX_DEPTH + 1):
         deeper: list[JsonValue] = []
+        nested = False
         for item in level:
             if isinstance(item, dict):
+                nested = True
                 deeper += item.keys()
                 deeper += item.values()
             elif isinstance(item, list):
+                nested = True
                 deeper += item
             elif isinstance(item, str) and not _whole(item):
                 return False
-        if not deeper:
-            return True
+        if not nested or depth == MAX_DEPTH:
+            return not nested
         level = deeper
     return False
 
@@ -184,22 +198,33 @@ class Scanner:
     def soft(self, code: str, words: str = "") -> None:
         """Note what is wrong yet doesn't hinder reading on; the first such fault counts."""
         if self.fault is None:
-            self.fault = Fault(code, words)
+            self.fault = Fault(code, words, at=self.pos)
+
+    def cut(self) -> Fault:
+        """The fault of a text that ends where it should go on."""
+        return Fault("truncated", at=self.end)
 
     def unexpected(self) -> Fault:
         """The fault of meeting the character at `pos`."""
         if self.at_end:
-            return Fault("truncated")
+            return self.cut()
         if not self.python:
-            return Fault("invalid_json")
-        before = self.text[: self.pos].rstrip(BLANKS)[-1:]
-        if self.text[self.pos] in "\"'" and before and before in "\"'":
-            return Fault("ambiguous_string")
-        return Fault("non_literal")
+            return Fault("invalid_json", at=self.pos)
+        last = self.pos - 1
+        while last >= 0 and self.text[last] in BLANKS:
+            last -= 1
+        if self.text[self.pos] in "\"'" and last >= 0 and self.text[last] in "\"'":
+            return Fault("ambiguous_string", at=self.pos)
+        return Fault("non_literal", at=self.pos)
 
     def closes(self, bracket: str) -> bool:
-        """After an item: step past the comma or the closing bracket; True if it was the bracket."""
-        char = self.peek()
+        """After an item: step past the comma or the closing bracket; True if it was the bracket.
+
+        Behind a comma, blanks are passed over too.
+        """
+        char = self.text[self.pos]
+        if char in BLANKS:
+            char = self.peek()
         if char == ",":
             self.pos += 1
             if self.peek() != bracket:
@@ -241,7 +266,6 @@ class Scanner:
             self.put(found, key, item)
             if self.closes("}"):
                 return found
-            self.peek()
 
     def put(self, found: dict[str, JsonValue], key: str, item: JsonValue) -> None:
         """Add to an object, unless the key is there already."""
@@ -272,11 +296,10 @@ class Scanner:
             found.append(self.value(depth + 1))
             if self.closes(bracket):
                 return found
-            self.peek()
 
     def _open(self, depth: int) -> None:
         if depth > MAX_DEPTH:
-            raise Fault("too_deep")
+            raise Fault("too_deep", at=self.pos)
         self.pos += 1
 
     def _group(self, depth: int) -> JsonValue:
@@ -297,7 +320,7 @@ class Scanner:
             pos += 1
         word = text[start:pos]
         if pos >= self.end:
-            raise Fault("truncated")
+            raise self.cut()
         if self.python and word in ("r", "R", "u", "U") and text[pos] in "\"'":
             self.pos = pos
             return self.string(raw=word in "rR")
@@ -318,6 +341,15 @@ class Scanner:
     def _numeral(self) -> JsonValue:
         start = pos = self.pos
         text = self.text
+        if text[pos] == "-":
+            pos += 1
+        first = pos
+        while text[pos] in _DIGITS:
+            pos += 1
+        if 0 < pos - first < _PLAIN_DIGITS and text[pos] in _AFTER_NUMBER and text[first] != "0":
+            self.pos = pos
+            return int(text[start:pos])
+        pos = start
         if text[pos] in "+-":
             pos += 1
         while (
@@ -330,7 +362,7 @@ class Scanner:
         value = self._convert(token)
         if value is None:
             if pos >= self.end:
-                raise Fault("truncated")
+                raise self.cut()
             raise self.unexpected()
         self.pos = pos
         return value
@@ -387,7 +419,7 @@ class Scanner:
             start += 2
         close = text.find(quote, start)
         if close < 0:
-            raise Fault("truncated")
+            raise self.cut()
         if quote == "'" and not self.python:
             self.warn("python_literal")
         if text.find("\\", start, close) < 0:
@@ -425,7 +457,7 @@ class Scanner:
                 return "".join(parts)
             parts.append(text[pos:slash])
             if slash + 1 >= self.end:
-                raise Fault("truncated")
+                raise self.cut()
             if raw:
                 parts.append(text[slash : slash + 2])
                 pos = slash + 2
@@ -435,7 +467,7 @@ class Scanner:
             if pos > close:
                 close = text.find(quote, pos)
                 if close < 0:
-                    raise Fault("truncated")
+                    raise self.cut()
 
     def _escape(self, pos: int, quote: str) -> tuple[str, int]:
         """What the escape whose letter stands at `pos` means, and where it ends."""

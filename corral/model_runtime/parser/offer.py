@@ -9,10 +9,11 @@ from pydantic import JsonValue
 
 from corral.messages import ToolSpec
 
-__all__ = ["Found", "Offer", "in_name", "is_legal_name"]
+__all__ = ["LONGEST_NAME", "Found", "Offer", "in_name", "is_legal_name"]
 
 _SIGNS = frozenset("_-.:/")
-_LONGEST_NAME = 128
+LONGEST_NAME = 128
+"""How many characters of a text are searched for the end of a name."""
 
 
 def in_name(char: str) -> bool:
@@ -22,9 +23,11 @@ def in_name(char: str) -> bool:
 
 def is_legal_name(name: str) -> bool:
     """Whether a string could be a tool's name at all; `Hex bolt M6` could not."""
+    if name.isascii() and name.isidentifier():
+        return len(name) <= LONGEST_NAME
     first = name[:1]
     return (
-        len(name) <= _LONGEST_NAME
+        len(name) <= LONGEST_NAME
         and (first.isalpha() or first == "_")
         and all(in_name(char) for char in name)
     )
@@ -36,6 +39,8 @@ class Found:
 
     name: str
     arguments: dict[str, JsonValue] = field(default_factory=dict[str, JsonValue])
+    at: int = field(default=-1, compare=False)
+    """Where it begins in its region, or where the list that holds it does."""
 
 
 class Offer:
@@ -43,18 +48,22 @@ class Offer:
 
     Args:
         tools: The tools; of two with one name the first counts.
-        builtins: Names of Llama's own tools that are offered, such as `brave_search`.
+        builtins: Names of Llama's own tools that are offered, such as `brave_search`, besides the
+            tools of kind `builtin`.
     """
 
     def __init__(self, tools: Iterable[ToolSpec], builtins: Iterable[str] = ()) -> None:
         """See the class."""
         self.tools: dict[str, ToolSpec] = {}
         self.interpreter: str | None = None
+        native = set(builtins)
         for tool in tools:
             self.tools.setdefault(tool.name, tool)
-            if tool.kind == "code_interpreter" and self.interpreter is None:
-                self.interpreter = tool.name
-        self.builtins = frozenset(builtins)
+            if tool.kind == "code_interpreter":
+                self.interpreter = self.interpreter or tool.name
+            elif tool.kind == "builtin":
+                native.add(tool.name)
+        self.builtins = frozenset(native)
         if "code_interpreter" in self.builtins and self.interpreter is None:
             self.interpreter = "code_interpreter"
         self.names = frozenset((*self.tools, *self.builtins))

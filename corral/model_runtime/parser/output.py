@@ -11,13 +11,14 @@ from corral.model_runtime.parser.checking import check_calls, explain
 from corral.model_runtime.parser.deltas import CallStarted, Delta, TextDelta
 from corral.model_runtime.parser.gate import Gate
 from corral.model_runtime.parser.hint import quotes_call
+from corral.model_runtime.parser.intake import Intake
 from corral.model_runtime.parser.literals import Fault
 from corral.model_runtime.parser.offer import Found, Offer
 from corral.model_runtime.parser.reader import Reading, read_message
 from corral.model_runtime.parser.region import PYTHON_TAG, Turn
 from corral.model_runtime.runtime import Piece
 
-__all__ = ["OutputParser", "ParserOptions", "parse_output", "pieces_from_text"]
+__all__ = ["OutputParser", "ParserOptions", "parse_output"]
 
 _STOPS: dict[str, StopReason | None] = {
     "<|eot_id|>": "end_of_turn",
@@ -31,8 +32,6 @@ _STOPS: dict[str, StopReason | None] = {
 A header means that the model goes on to play another part, which says nothing of whether its
 message was whole.
 """
-
-_CONTROL = (*_STOPS, "<|end_header_id|>", PYTHON_TAG)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +103,7 @@ class OutputParser:
         self._new_id = new_id
         self._offer = Offer(tools, options.builtins) if options.enabled else Offer(())
         self._gate = Gate(self._offer) if self._watched else None
+        self._intake = Intake()
         self._parts: list[str] = []
         self._length = 0
         self._tags: list[int] = []
@@ -111,28 +111,29 @@ class OutputParser:
         self._headed = False
         self._newlines = 0
         self._at_start = True
-        self._whole = True
         self._ended = False
         self._discarded = False
         self._stop: StopReason | None = None
         self._message: AssistantMessage | None = None
 
-    def feed(self, piece: Piece) -> list[Delta]:
-        """Take the next piece of output: what may be told of it now."""
+    def feed(self, piece: Piece | str | bytes) -> list[Delta]:
+        """Take the next piece of output: what may be told of it now.
+
+        Args:
+            piece: A control token or a stretch of text (`Piece`); a string is a stretch of text,
+                bytes are one in UTF-8, which may begin and end inside a character.
+        """
         if self._message is not None:
             return []
-        text = piece.text
-        if not text.isascii():
-            text = self._storable(text)
-        if self._ended:
-            self._discarded = self._discarded or (not piece.is_special and not text.isspace())
-            return []
-        if piece.is_special:
-            return self._control(text)
-        if self._header is not None:
-            self._header.append(text)
-            return []
-        return self._text(text)
+        if isinstance(piece, Piece):
+            if piece.is_special:
+                deltas = self._plain(self._intake.flush())
+                token = self._intake.text(piece.text) + self._intake.flush()
+                return [*deltas, *self._control(token)]
+            piece = piece.text
+        if isinstance(piece, bytes):
+            return self._plain(self._intake.data(piece))
+        return self._plain(self._intake.text(piece))
 
     def finish(self, stop_reason: StopReason = "unknown") -> AssistantMessage:
         """End the message, and read it.
@@ -144,21 +145,26 @@ class OutputParser:
             The message. What could not be told before is in `deltas`.
         """
         if self._message is None:
+            left = self._plain(self._intake.flush())
             if self._header is not None:
                 self._discarded = True
             self._message = self._read(self._stop or stop_reason)
+            self.deltas = (*left, *self.deltas)
         return self._message
 
     # -- taking pieces
 
-    def _storable(self, text: str) -> str:
-        """Text as it can be stored and sent: halves of characters, which can't be, replaced."""
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            self._whole = False
-            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        return text
+    def _plain(self, text: str) -> list[Delta]:
+        """Take plain text, wherever it stands."""
+        if not text:
+            return []
+        if self._ended:
+            self._discarded = self._discarded or not text.isspace()
+            return []
+        if self._header is not None:
+            self._header.append(text)
+            return []
+        return self._text(text)
 
     def _text(self, text: str) -> list[Delta]:
         while self._newlines and text.startswith("\n"):
@@ -173,6 +179,8 @@ class OutputParser:
         return self._gate.text(text) if self._gate is not None else []
 
     def _control(self, token: str) -> list[Delta]:
+        if self._ended:
+            return []
         if self._header is not None:
             return self._end_header(token)
         if token == PYTHON_TAG and self._offer:
@@ -210,16 +218,17 @@ class OutputParser:
     def _read(self, stop: StopReason) -> AssistantMessage:
         text = "".join(self._parts)
         # Where the model went on to play another part, the message itself was not cut.
-        turn = Turn(self._offer, "unknown" if self._ended and self._stop is None else stop)
+        cut_by = "unknown" if self._ended and self._stop is None else stop
+        turn = Turn(self._offer, cut_by, max_calls=self._options.max_calls)
         if not self._offer:
-            return self._say(stop, text)
+            return self._say(turn, stop, text)
         try:
             reading = read_message(turn, text, self._tags)
             if not reading.calls:
-                return self._say(stop, text)
+                return self._say(turn, stop, text)
             if self._discarded:
                 turn.warn(["discarded_after_stop"])
-            if not self._whole:
+            if self._intake.broken:
                 raise Fault("invalid_unicode")
             calls = check_calls(turn, reading.calls, self._options)
         except Fault as fault:
@@ -228,11 +237,11 @@ class OutputParser:
             return self._fail(turn, stop, text, Fault("too_deep"))
         return self._call(turn, stop, reading, calls)
 
-    def _say(self, stop: StopReason, text: str) -> AssistantMessage:
+    def _say(self, turn: Turn, stop: StopReason, text: str) -> AssistantMessage:
         """The message that is all text."""
         self._let_go(text)
         warnings = ["discarded_after_stop"] if self._discarded else []
-        if self._offer and quotes_call(text, self._offer):
+        if self._offer and quotes_call(text, self._offer, turn.answer):
             warnings.append("possible_tool_call")
         return AssistantMessage(text=text, stop_reason=stop, warnings=tuple(warnings))
 
@@ -269,6 +278,7 @@ class OutputParser:
             code=fault.code,
             message=explain(fault, raw, self._offer),
             tagged=at >= 0,
+            position=min(fault.at, len(raw)) if fault.at >= 0 else None,
         )
         return AssistantMessage(text=before, invalid=invalid, stop_reason=stop)
 
@@ -286,46 +296,42 @@ class _WholeParser(OutputParser):
 
 
 def parse_output(
-    output: str | Iterable[Piece],
+    output: str | bytes | Iterable[Piece | str | bytes],
     *,
     tools: Sequence[ToolSpec],
     stop_reason: StopReason = "unknown",
     options: ParserOptions = ParserOptions(),
     new_id: Callable[[], str] = _new_id,
 ) -> AssistantMessage:
-    """Read a whole message. It never raises.
+    """Read a whole message. It never raises, whatever the model wrote.
+
+    The message is one of four things:
+
+    - accepted: `calls` in one of the ways that Llama models are taught, with the prose around them
+      as `text`;
+    - repaired: the same, where something that has one meaning only had to be mended; `warnings`
+      says what. Under `options.strict` the first such thing is an error instead;
+    - text: no call was begun; `text` is what was written, byte for byte. The warning
+      `possible_tool_call` tells that it quotes a call;
+    - an error: a call was begun, or `<|python_tag|>` stood before, and it can't be read or may not
+      run. `invalid` has its `code`, the `position` in its `raw` text, and a `message` to show to
+      the model. Of several calls none runs if one is bad, and one that was cut off never does.
 
     Args:
         output: What the model wrote. A string holds no control tokens, whatever it looks like; see
-            `pieces_from_text` for strings that do.
-        tools: What the model was offered.
-        stop_reason: Why it stopped.
+            `pieces_from_text` for strings that do, and `pieces_from_ids` for token ids. Bytes are
+            UTF-8.
+        tools: What the model was offered: only these can be called. Without any all is text.
+        stop_reason: Why the model stopped; an end token among the pieces knows better. It says
+            whether the last bracket was forgotten or cut off.
         options: How strictly to read.
         new_id: Makes the ids of calls.
+
+    Returns:
+        The message. The codes in it are keys of `ERROR_STAGES`, of `WARNINGS`, and members of
+        `INFORMATIONAL`; `describe` says what each means.
     """
     parser = _WholeParser(tools, options=options, new_id=new_id)
-    for piece in (Piece(output),) if isinstance(output, str) else output:
+    for piece in (output,) if isinstance(output, str | bytes) else output:
         parser.feed(piece)
     return parser.finish(stop_reason)
-
-
-def pieces_from_text(text: str) -> list[Piece]:
-    """Cut a string into text and control tokens, for servers that give only strings.
-
-    Use it only where control tokens are known to be left in the string: from then on, the model's
-    own spelling of a token's name can't be told from the token.
-    """
-    pieces: list[Piece] = []
-    start = pos = 0
-    while (pos := text.find("<|", pos)) >= 0:
-        token = next((token for token in _CONTROL if text.startswith(token, pos)), None)
-        if token is None:
-            pos += 2
-            continue
-        if pos > start:
-            pieces.append(Piece(text[start:pos]))
-        pieces.append(Piece(token, is_special=True))
-        start = pos = pos + len(token)
-    if start < len(text):
-        pieces.append(Piece(text[start:]))
-    return pieces

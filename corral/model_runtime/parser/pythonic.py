@@ -10,7 +10,13 @@ from __future__ import annotations
 from pydantic import JsonValue
 
 from corral.model_runtime.parser.literals import BLANKS, Fault, Scanner
-from corral.model_runtime.parser.offer import Found, Offer, in_name, is_legal_name
+from corral.model_runtime.parser.offer import (
+    LONGEST_NAME,
+    Found,
+    Offer,
+    in_name,
+    is_legal_name,
+)
 from corral.model_runtime.parser.region import Region
 
 __all__ = ["name_end", "read_bare", "read_lists"]
@@ -31,6 +37,7 @@ def read_lists(region: Region, pos: int) -> list[Found] | None:
     Raises:
         Fault: It begins as a list of calls and goes wrong.
     """
+    turn = region.turn
     calls: list[Found] = []
     end = pos
     codes: list[str] = []
@@ -43,8 +50,9 @@ def read_lists(region: Region, pos: int) -> list[Found] | None:
             break
         region.settle(scanner, found[0].name)
         if calls:
-            region.turn.warn([*codes, "multiple_lists"])
-        calls += found
+            turn.warn([*codes, "multiple_lists"])
+        for call in found:
+            turn.add(calls, call)
         end = scanner.pos
         pos, codes = region.gap(end)
     if not region.tagged and region.text[end : end + 1] == "(":
@@ -65,10 +73,11 @@ def _read_list(scanner: Scanner, region: Region) -> list[Found] | None:
         return None
     calls: list[Found] = []
     while True:
+        start = scanner.pos - 1 - len(name)
         known, code = turn.offer.resolve(name)
         if code:
             scanner.warn(code)
-        calls.append(Found(known, _read_keywords(scanner, known)))
+        turn.add(calls, Found(known, _read_keywords(scanner, known), start))
         char = scanner.peek()
         if scanner.at_end and turn.stopped:
             scanner.warn("missing_closing_bracket")
@@ -77,11 +86,11 @@ def _read_list(scanner: Scanner, region: Region) -> list[Found] | None:
             scanner.pos += 1
             char = scanner.peek()
         elif char != "]":
-            raise Fault("truncated" if scanner.at_end else "malformed_call")
+            raise Fault("truncated" if scanner.at_end else "malformed_call", at=scanner.pos)
         if char == "]":
             scanner.pos += 1
             return calls
-        name = _next_name(scanner)
+        name = _next_name(scanner, turn.offer)
 
 
 def read_bare(region: Region, pos: int) -> list[Found] | None:
@@ -109,7 +118,8 @@ def read_bare(region: Region, pos: int) -> list[Found] | None:
             break
         ways.add(way)
         codes.update(arguments[1])
-        calls.append(Found(known, arguments[0]))
+        if len(calls) <= region.turn.max_calls:  # One more says that there are too many.
+            calls.append(Found(known, arguments[0], start))
         end = arguments[2]
         pos, gaps = region.gap(end)
         codes.update(dict.fromkeys(gaps) if pos < len(region.text) else {})
@@ -158,6 +168,12 @@ def _bare_arguments(
 def _opening_name(scanner: Scanner, offer: Offer, *, only_offered: bool) -> str | None:
     """The first call's name, if the list begins with a call; the scanner then stands behind `(`."""
     text, start = scanner.text, scanner.pos
+    pos = text.find("(", start, start + LONGEST_NAME)
+    name = text[start:pos]
+    # The common case, without a look at every character.
+    if pos > 0 and name in offer.names and is_legal_name(name):
+        scanner.pos = pos + 1
+        return name
     pos = name_end(text, start)
     name = text[start:pos]
     known = offer.resolve(name)[0] in offer.names
@@ -185,16 +201,21 @@ def _begins_keywords(text: str, pos: int) -> bool:
     return end > pos and text[end] == "=" and text[end + 1] != "="
 
 
-def _next_name(scanner: Scanner) -> str:
+def _next_name(scanner: Scanner, offer: Offer) -> str:
     """The name of a list's next call; the scanner then stands behind its `(`."""
     start = scanner.pos
+    paren = scanner.text.find("(", start, start + LONGEST_NAME)
+    name = scanner.text[start:paren]
+    if paren > 0 and name in offer.names and is_legal_name(name):
+        scanner.pos = paren + 1
+        return name
     scanner.pos = name_end(scanner.text, start)
     name = scanner.text[start : scanner.pos]
     char = scanner.peek()
     if scanner.at_end:
-        raise Fault("truncated")
+        raise scanner.cut()
     if not name or char != "(":
-        raise Fault("mixed_list")
+        raise Fault("mixed_list", at=start)
     scanner.pos += 1
     return name
 
@@ -210,6 +231,7 @@ def _read_keywords(scanner: Scanner, name: str) -> dict[str, JsonValue]:
         scanner.pos += 1
         return found
     while True:
+        start = scanner.pos
         key = _keyword(scanner, name)
         try:
             value = scanner.value()
@@ -218,7 +240,8 @@ def _read_keywords(scanner: Scanner, name: str) -> dict[str, JsonValue]:
             fault.words = fault.words or f"In the call of {name!r}, parameter {key!r}:"
             raise
         if key in found:
-            raise Fault("duplicate_argument", f"In the call of {name!r}, parameter {key!r}:")
+            where = f"In the call of {name!r}, parameter {key!r}:"
+            raise Fault("duplicate_argument", where, at=start)
         found[key] = value
         if closed:
             return found
@@ -226,20 +249,30 @@ def _read_keywords(scanner: Scanner, name: str) -> dict[str, JsonValue]:
 
 def _keyword(scanner: Scanner, name: str) -> str:
     """Read a parameter's name and its `=`, up to where the value begins."""
-    char = scanner.peek()
+    text = scanner.text
+    char = text[scanner.pos]
+    if char in BLANKS:
+        char = scanner.peek()
     start = scanner.pos
-    scanner.pos = _keyword_end(scanner.text, start)
-    key = scanner.text[start : scanner.pos]
-    sign = scanner.peek()
+    sign = text.find("=", start, start + LONGEST_NAME)
+    key = text[start:sign]
+    if sign > 0 and key.isidentifier() and key.isascii():
+        scanner.pos = sign + 1
+        if text[sign + 1] in BLANKS:
+            scanner.peek()
+        return key
+    scanner.pos = _keyword_end(text, start)
+    key = text[start : scanner.pos]
+    after = scanner.peek()
     where = f"In the call of {name!r}:"
     if scanner.at_end:
-        raise Fault("truncated", where)
-    if key and sign == "=":
+        raise Fault("truncated", where, at=scanner.pos)
+    if key and after == "=":
         scanner.pos += 1
         scanner.peek()
         return key
-    unnamed = sign != ":" if key else char not in ",:=]};"
-    raise Fault("positional_arguments" if unnamed else "malformed_call", where)
+    unnamed = after != ":" if key else char not in ",:=]};"
+    raise Fault("positional_arguments" if unnamed else "malformed_call", where, at=start)
 
 
 def _keyword_end(text: str, pos: int) -> int:

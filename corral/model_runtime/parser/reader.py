@@ -13,6 +13,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from corral.model_runtime.parser.envelope import read_object_lists, read_objects
 from corral.model_runtime.parser.functags import read_tags
@@ -125,35 +126,37 @@ def _read_code(region: Region) -> list[Found]:
     pos, _ = region.gap(0)
     char = text[pos : pos + 1]
     if not char:
-        raise Fault("empty_call")
+        raise Fault("empty_call", at=pos)
     interpreter = turn.offer.interpreter
     whole = region.resume > 0 and not text[region.resume :].strip(BLANKS + ";")
     if char == "{" and (whole or (region.resume > 0 and interpreter is None)):
-        raise Fault("malformed_call")
-    if interpreter is not None and not (char == "[" and _is_literal(region, pos)):
-        if turn.cut:
-            raise Fault("truncated", CUT_CODE)
+        raise Fault("malformed_call", at=pos)
+    literal = _literal(region, pos) if char in "[{\"'-0123456789" else "no"
+    if interpreter is not None and not (char == "[" and literal == "whole"):
+        # The beginning of a list or an object is no code; a lone bracket says too little.
+        if turn.cut or (char in "[{" and literal == "cut" and text[pos + 1 :].strip(BLANKS)):
+            raise Fault("truncated", CUT_CODE, at=len(text))
         opening = fence_opening(text, pos) if char == "`" else None
-        if opening is not None and opening.closed:
+        if opening is not None and (opening.closed or turn.stopped):
             turn.warn(["fenced"])
             text = text[opening.start : opening.end]
-        return [Found(interpreter, {"code": text})]
+        return [Found(interpreter, {"code": text}, pos)]
     if char == "{" and text[pos + 1 :].lstrip(BLANKS)[:1] in ('"', "'", ""):
-        raise region.fault or Fault("invalid_json")
-    if region.resume > 0 or (char in "[\"'-0123456789" and _is_literal(region, pos)):
-        raise Fault("not_a_call")
-    raise Fault("code_interpreter_disabled")
+        raise region.fault or Fault("invalid_json", at=pos)
+    if region.resume > 0 or (char != "{" and literal == "whole"):
+        raise Fault("not_a_call", at=pos)
+    raise Fault("code_interpreter_disabled", at=pos)
 
 
-def _is_literal(region: Region, pos: int) -> bool:
-    """Whether the region holds one value and nothing else."""
+def _literal(region: Region, pos: int) -> Literal["whole", "cut", "no"]:
+    """Whether the region holds one value and nothing else, or the beginning of one."""
     scanner = region.scanner(pos, python=True)
     try:
         scanner.value()
-    except Fault:
-        return False
+    except Fault as fault:
+        return "cut" if fault.code == "truncated" else "no"
     scanner.peek()
-    return scanner.at_end
+    return "whole" if scanner.at_end else "no"
 
 
 @dataclass(slots=True)
@@ -179,7 +182,9 @@ def fence_opening(text: str, pos: int) -> Opening | None:
     word = start
     while word < end and (text[word].isalnum() or text[word] in "_+-"):
         word += 1
-    if word < end and text[word] in BLANKS:
+    if text.startswith("{", word, end):
+        start = word
+    elif word < end and text[word] in BLANKS:
         start = word
         while start < end and text[start] in BLANKS:
             start += 1
@@ -196,12 +201,18 @@ def _read_fence(region: Region, pos: int) -> list[Found] | None:
     if opening is None:
         return None
     inner = Region(region.turn, region.text[opening.start : opening.end], fenced=True)
-    calls = _open(inner)
+    try:
+        calls = _open(inner)
+    except Fault as fault:
+        fault.at += opening.start if fault.at >= 0 else 0
+        raise
     if calls is None or inner.after:
         region.turn.warnings.clear()
         return None
     if not opening.closed and not region.turn.stopped:
-        raise Fault("truncated")
+        raise Fault("truncated", at=len(region.text))
+    for call in calls:
+        call.at += opening.start if call.at >= 0 else 0
     region.turn.warn(["fenced"])
     return calls
 

@@ -10,7 +10,7 @@ from pydantic import JsonValue
 
 from corral.messages import StopReason
 from corral.model_runtime.parser.literals import BLANKS, Fault, Scanner, decode_json
-from corral.model_runtime.parser.offer import Offer, in_name
+from corral.model_runtime.parser.offer import Found, Offer, in_name
 
 __all__ = ["PYTHON_TAG", "Region", "Turn"]
 
@@ -27,6 +27,10 @@ class Turn:
     """What had to be mended so far, in order."""
     tagged_at: int = -1
     """Where in the message the part behind a tag begins, if that is where its calls are."""
+    answer: dict[str, JsonValue] | None = None
+    """The object with which the message begins, if it was read and is no call."""
+    max_calls: int = 16
+    """How many calls the message may hold."""
     patient: bool = False
     """Whether the fast way of reading JSON failed once, so that it isn't tried again.
 
@@ -42,6 +46,21 @@ class Turn:
     def cut(self) -> bool:
         """Whether the message was cut short, so that more may have been coming."""
         return self.stop in ("max_tokens", "cancelled")
+
+    def add(self, calls: list[Found], call: Found) -> None:
+        """Add a call to those that were read.
+
+        Raises:
+            Fault: It is one too many. Reading on would only take time and room.
+        """
+        if len(calls) >= self.max_calls:
+            raise self.too_many(call)
+        calls.append(call)
+
+    def too_many(self, call: Found) -> Fault:
+        """The fault of there being one call more than the message may hold."""
+        words = f"Make no more than {self.max_calls} calls in one message."
+        return Fault("too_many_calls", words, at=call.at)
 
     def warn(self, codes: Iterable[str]) -> None:
         """Note what had to be mended."""
@@ -158,12 +177,12 @@ class Region:
         pos, codes = self.gap(end)
         if pos < len(self.text):
             if self.turn.cut and opener and self._begins(pos, opener):
-                raise Fault("truncated")
+                raise Fault("truncated", at=len(self.text))
             self.turn.warn(["trailing_text"])
             self.after = self.text[end:].strip()
         elif codes or ";" in self.text[end:]:
             if self.turn.cut:
-                raise Fault("truncated")
+                raise Fault("truncated", at=len(self.text))
             self.turn.warn(codes or ["stray_separator"])
 
     def _begins(self, pos: int, opener: str) -> bool:

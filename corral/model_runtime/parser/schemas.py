@@ -8,14 +8,15 @@ function-calling benchmark are taken: `dict`, `float`, `tuple`, `any`. Nothing i
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property, lru_cache
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
+from weakref import ref
 
-__all__ = ["Prepared", "Schema", "has_type", "prepare", "types_of"]
+from corral.model_runtime.parser.quick_checks import Schema, quick_check
+from corral.model_runtime.parser.value_formats import format_checker
 
-Schema: TypeAlias = Mapping[str, Any]
-_Check: TypeAlias = Callable[[object], bool]
+__all__ = ["Prepared", "prepare", "prepare_for"]
 
 _TYPE_NAMES = {
     "dict": "object",
@@ -27,20 +28,11 @@ _TYPE_NAMES = {
     "long": "integer",
     "bool": "boolean",
     "str": "string",
+    "String": "string",
+    "Boolean": "boolean",
     "char": "string",
 }
-_UNTYPED = ("any", "Any")
-_CHECKS: dict[str, _Check] = {
-    "string": lambda value: isinstance(value, str),
-    "integer": lambda value: isinstance(value, int) and not isinstance(value, bool),
-    "number": lambda value: isinstance(value, int | float) and not isinstance(value, bool),
-    "boolean": lambda value: isinstance(value, bool),
-    "array": lambda value: isinstance(value, list),
-    "object": lambda value: isinstance(value, dict),
-    "null": lambda value: value is None,
-}
-_REMARKS = {"title", "description", "default", "examples", "example", "$comment", "optional"}
-_PLAIN = {"type", "enum", "properties", "required", "items", "additionalProperties", *_REMARKS}
+_UNTYPED = ("any", "Any", "", "Array", "ArrayList", "HashMap")
 _OPENING = (
     "additionalProperties",
     "unevaluatedProperties",
@@ -51,33 +43,6 @@ _OPENING = (
     "oneOf",
     "if",
 )
-
-
-def has_type(value: object, name: str) -> bool:
-    """Whether a value is of the JSON Schema type `name`; `3.0` is no integer here."""
-    check = _CHECKS.get(name)
-    return check is not None and check(value)
-
-
-def types_of(schema: Schema) -> tuple[str, ...]:
-    """The types that a schema allows, `()` if it names none; those of its branches together."""
-    named = schema.get("type")
-    if isinstance(named, str):
-        return (named,)
-    if isinstance(named, list):
-        return tuple(cast("list[str]", named))
-    for key in ("anyOf", "oneOf"):
-        if isinstance(schema.get(key), list):
-            branches = cast("list[Schema]", schema[key])
-            found = [types_of(branch) for branch in branches]
-            return tuple(name for names in found for name in names) if all(found) else ()
-    if isinstance(schema.get("enum"), list):
-        return tuple(
-            dict.fromkeys(
-                name for value in schema["enum"] for name in _CHECKS if has_type(value, name)
-            )
-        )
-    return ("object",) if "properties" in schema else ()
 
 
 class Prepared:
@@ -108,7 +73,7 @@ class Prepared:
                 and not any(key in self.schema for key in _OPENING[1:])
             )
         )
-        self._check = _plain_check(self.schema)
+        self._check = quick_check(self.schema)
 
     def plainly_fits(self, arguments: Mapping[str, object]) -> bool:
         """Whether arguments are right beyond doubt. False means that a closer look is due."""
@@ -127,7 +92,7 @@ class Prepared:
         return Draft202012Validator(
             dict(self.schema),
             registry=registry,  # An empty one fetches nothing.
-            format_checker=Draft202012Validator.FORMAT_CHECKER,
+            format_checker=format_checker(),
         )
 
     def resolve(self, schema: Schema) -> Schema:
@@ -144,6 +109,28 @@ class Prepared:
                 break
             schema = cast("Schema", target)
         return schema
+
+
+_OF_OWNERS: dict[int, tuple[ref[object], Schema, Prepared]] = {}
+"""The schemas of objects that are still alive, by the objects' ids."""
+
+
+def prepare_for(owner: object, schema: Schema) -> Prepared:
+    """Make the schema of `owner` ready, once for as long as the owner lives.
+
+    Unlike `prepare` it needs no look at the schema when it is asked again, so that the owner's must
+    not be changed.
+
+    Raises:
+        ValueError, TypeError, RecursionError: It is no JSON.
+    """
+    known = _OF_OWNERS.get(id(owner))
+    if known is not None and known[0]() is owner and known[1] is schema:
+        return known[2]
+    number = id(owner)
+    prepared = prepare(schema)
+    _OF_OWNERS[number] = (ref(owner, lambda _: _OF_OWNERS.pop(number, None)), schema, prepared)
+    return prepared
 
 
 def prepare(schema: Schema) -> Prepared:
@@ -208,90 +195,3 @@ def _allow_null(schema: dict[str, Any]) -> None:
         schema["type"] = [*([named] if isinstance(named, str) else named), "null"]
     if isinstance(schema.get("enum"), list):
         schema["enum"] = [*schema["enum"], None]
-
-
-# -- checks for the schemas that most tools have, at a hundredth of the general validator's cost
-
-
-def _plain_check(schema: Schema) -> _Check | None:
-    """A check that passes only what fits; None if the schema says more than it understands."""
-    if not schema.keys() <= _PLAIN:
-        return None
-    names = types_of(schema) if "type" in schema else ()
-    if not all(name in _CHECKS for name in names):
-        return None
-    checks: list[_Check] = []
-    if "enum" in schema:
-        allowed = {item for item in schema["enum"] if isinstance(item, str)}
-        checks.append(lambda value: isinstance(value, str) and value in allowed)
-    if names and not (checks and names == ("string",)):
-        checks.append(_type_check(names))
-    for key, make in (("items", _items_check), ("properties", _properties_check)):
-        if key in schema:
-            check = make(schema)
-            if check is None:
-                return None
-            checks.append(check)
-    if "properties" not in schema and ("required" in schema or "additionalProperties" in schema):
-        return None
-    return checks[0] if len(checks) == 1 else _all_of(checks)
-
-
-def _all_of(checks: Sequence[_Check]) -> _Check:
-    def check_all(value: object) -> bool:
-        for check in checks:
-            if not check(value):
-                return False
-        return True
-
-    return check_all
-
-
-def _type_check(names: Sequence[str]) -> _Check:
-    if len(names) == 1:
-        return _CHECKS[names[0]]
-    checks = [_CHECKS[name] for name in names]
-    return lambda value: any(check(value) for check in checks)
-
-
-def _items_check(schema: Schema) -> _Check | None:
-    items: Any = schema["items"]
-    item = _plain_check(cast("Schema", items)) if isinstance(items, dict) else None
-    if item is None:
-        return None
-
-    def check_items(value: object) -> bool:
-        if isinstance(value, list):
-            for each in cast("list[object]", value):
-                if not item(each):
-                    return False
-        return True
-
-    return check_items
-
-
-def _properties_check(schema: Schema) -> _Check | None:
-    checks: dict[str, _Check] = {}
-    for name, inner in cast("dict[str, object]", schema["properties"]).items():
-        check = _plain_check(cast("Schema", inner)) if isinstance(inner, dict) else None
-        if check is None:
-            return None
-        checks[name] = check
-    required = frozenset(cast("list[str]", schema.get("required") or []))
-    extras = schema.get("additionalProperties", True)
-    if not isinstance(extras, bool):
-        return None
-
-    def check_fields(value: object) -> bool:
-        if not isinstance(value, dict):
-            return True
-        fields = cast("dict[str, object]", value)
-        if not required <= fields.keys():
-            return False
-        for name, item in fields.items():
-            check = checks.get(name)
-            if not (extras if check is None else check(item)):
-                return False
-        return True
-
-    return check_fields
