@@ -5,10 +5,12 @@ the set of kinds is frozen by a test: names may be added, never changed. A front
 kinds that it knows and passes over the rest.
 
     turn_started  shield_checked(input)
-      step_started  text_delta*  call_requested*  step_finished  call_finished*     once a step
+      step_started  text_delta*  call_requested*  step_finished                     once a step
+      approval_requested*  approval_answered*  call_finished*
     shield_checked(answer)  turn_finished
 
-`text_delta` holds only text that the answer gate has cleared.
+`text_delta` holds only text that the answer gate has cleared. A turn that is resumed begins with
+another `turn_started`, which says so.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from corral.messages import Attachment, StopReason, ToolCall, ToolResult
 
 __all__ = [
+    "ApprovalAnswered",
+    "ApprovalRequested",
     "CallFinished",
     "CallRequested",
     "Event",
@@ -39,8 +43,11 @@ __all__ = [
 Gate: TypeAlias = Literal["input", "call", "result", "answer"]
 """Where a shield stands: on the user's message, a tool call, a tool's result, the answer."""
 
-Outcome: TypeAlias = Literal["answered", "blocked", "limit", "failed", "cancelled"]
-"""How a turn ended: with an answer, at a gate, at one of its limits, by an error, by its caller."""
+Outcome: TypeAlias = Literal["answered", "blocked", "limit", "failed", "cancelled", "waiting"]
+"""How a turn ended: with an answer, at a gate, at one of its limits, by an error, by its caller.
+
+`waiting` is an end for now: a call waits for approval, and `Agent.resume` goes on from there.
+"""
 
 
 class _Frozen(BaseModel):
@@ -81,13 +88,17 @@ class Usage(_Frozen):
 
 
 class TurnStarted(_Frozen):
-    """The session is leased and the user's message is on disk."""
+    """The session is leased and the user's message is on disk.
+
+    `resumed` tells a turn that goes on, with the `turn_id` it had, from one that begins.
+    """
 
     kind: Literal["turn_started"] = "turn_started"
     turn_id: str
     session: str
     agent: str
     model: str
+    resumed: bool = False
 
 
 class ShieldChecked(_Frozen):
@@ -120,6 +131,32 @@ class CallRequested(_Frozen):
 
     kind: Literal["call_requested"] = "call_requested"
     call: ToolCall
+
+
+class ApprovalRequested(_Frozen):
+    """A call waits for a person's yes or no, and the turn with it. The request is on disk.
+
+    Of the message that asked for the call, no call runs before all of its requests are answered.
+    `why` says what makes the call one to ask about.
+    """
+
+    kind: Literal["approval_requested"] = "approval_requested"
+    session: str
+    turn_id: str
+    call: ToolCall
+    why: str
+
+
+class ApprovalAnswered(_Frozen):
+    """A request was answered, and the answer is on disk. An approved call runs after this.
+
+    `reason` is what was said to a no; the model reads it.
+    """
+
+    kind: Literal["approval_answered"] = "approval_answered"
+    call_id: str
+    approved: bool
+    reason: str | None = None
 
 
 class CallFinished(_Frozen):
@@ -167,6 +204,8 @@ Event: TypeAlias = Annotated[
     | StepStarted
     | TextDelta
     | CallRequested
+    | ApprovalRequested
+    | ApprovalAnswered
     | StepFinished
     | CallFinished
     | TurnFinished,

@@ -12,7 +12,7 @@ _BLOCK = re.compile(r"```python\n(.*?)```\n(?:\n```text\n(.*?)```\n)?", re.S)
 
 
 def run_page(name: str) -> int:
-    """Run all Python blocks of `docs/NAME` in one namespace; a `text` block after one is its output.
+    """Run a page's Python blocks in one namespace; a `text` block after one is its output.
 
     Returns how many outputs were compared.
     """

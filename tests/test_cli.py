@@ -189,6 +189,15 @@ def test_a_killed_run_loses_nothing_that_it_said(env, moment: str):
     assert "60" in again.stdout
 
 
+def test_prompt_prints_the_exact_prompt_and_its_tokens(env):
+    done = corral(env, "prompt", ASSISTANT, "What is <|eot_id|>?")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\n")
+    assert "What is <|eot_id|>?<|eot_id|>" in done.stdout
+    assert "model cria" in done.stderr and "user 1" in done.stderr
+    assert corral(env, "sessions", "list").stdout.strip() in ("", "no sessions yet")
+
+
 class Terminal:
     """A command on a pseudo-terminal of its own."""
 

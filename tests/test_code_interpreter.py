@@ -28,9 +28,10 @@ async def shown(code: str, **limits: Any) -> tuple[str, bool]:
         ("```\nprint(1)\n```\n", "1"),
         ("\n```py\nfor i in range(2):\n    print(i)```", "0\n1"),
         ("<|python_tag|>print(1)", "1"),
+        ("%matplotlib inline\nprint(1)", "1"),
         ("print('```not a fence```')", "```not a fence```"),
         ("print('h\u00e9llo \U0001f999')", "h\u00e9llo \U0001f999"),
-        ("import sys; print('beside', file=sys.stderr); print('out')", "out"),
+        ("import sys; print('beside', file=sys.stderr); print('out')", "out\n[stderr]\nbeside"),
         ("exit()", "(no output)"),
     ],
 )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import get_args
 
 from corral.events import (
+    ApprovalAnswered,
+    ApprovalRequested,
     CallFinished,
     CallRequested,
     Event,
@@ -32,6 +34,8 @@ FROZEN = {
     "step_started",
     "text_delta",
     "call_requested",
+    "approval_requested",
+    "approval_answered",
     "step_finished",
     "call_finished",
     "turn_finished",
@@ -50,6 +54,8 @@ def test_events_survive_json():
     verdict = Verdict(safe=False, categories=("S1", "S10"), score=0.9)
     for event in (
         CallRequested(call=call),
+        ApprovalRequested(session="s", turn_id="t", call=call, why="it deletes"),
+        ApprovalAnswered(call_id="c1", approved=False, reason="too many"),
         CallFinished(result=result, seconds=0.1),
         ShieldChecked(gate="input", shield="g", verdict=verdict, blocked=True, seconds=0.5),
         TurnFinished(outcome="blocked", text="no", reason="why", usage=Usage(prompt_tokens=3)),

@@ -23,7 +23,7 @@ FLOORS = {
     "safety": 2,
     "agents": 3,
     "testing": 3,
-    "cli": 4,
+    "cli": 5,
     "server": 4,
 }
 

@@ -59,6 +59,7 @@ class SmallTree:
     tools: tuple[ToolSpec, ...]
     date: datetime.date | None
     branches: tuple[tuple[Message, ...], ...]
+    format: str = "llama3.2"
 
 
 @dataclass
@@ -276,6 +277,18 @@ def test_training_learns_and_goes_on_from_a_checkpoint_as_if_never_stopped(tmp_p
     assert second.progress.step == 30
 
 
+def test_a_stopped_run_ends_with_a_checkpoint(tmp_path: Path):
+    packed = pack_tree(a_tree(), ByteEncoder())
+    assert packed is not None
+    trainer = Trainer(a_model(trained=False), endless(packed), minutes=1e9, rate=1e-2, labels=10)
+    trainer.step()
+    trainer.stopping = True
+    trainer.run(tmp_path / "checkpoint")
+    later = Trainer(a_model(trained=False), endless(packed), minutes=1e9, rate=1e-2, labels=10)
+    later.load(tmp_path / "checkpoint", replay=False)
+    assert later.progress.step == 1
+
+
 def test_the_rate_warms_up_and_falls_with_the_time():
     packed = pack_tree(a_tree(), ByteEncoder())
     assert packed is not None
@@ -317,6 +330,27 @@ def test_an_exported_adapter_merged_into_the_base_says_what_was_trained(tmp_path
     assert float((want - got).abs().max()) < 0.01 * float(want.abs().max())
 
 
+def test_the_card_takes_its_tables_from_the_scores(tmp_path: Path):
+    from training.card import write_tables
+
+    card = tmp_path / "CARD.md"
+    card.write_text(
+        "before\n<!-- cria -->\nold\n<!-- end -->\nafter\n<!-- cria-guard -->\nkept\n<!-- end -->\n"
+    )
+    share = {"percent": 90.0, "of": 50, "low": 78.6, "high": 95.7}
+    held = {"percent": 94.0, "of": 50, "low": 83.8, "high": 97.9}
+    scores = {"hand": {"tool": share}, "grammar": {"tool": held}}
+    write_tables({"adapters": {"cria": {"scores": scores}, "cria-guard": {"scores": None}}}, card)
+    shown = card.read_text()
+    assert (
+        "| the right tool or tools | 90.0 % (78.6 to 95.7) | 94.0 % (83.8 to 97.9) | 50 |" in shown
+    )
+    assert "old" not in shown
+    assert shown.startswith("before\n<!-- cria -->\n")
+    assert "<!-- end -->\nafter" in shown
+    assert "kept" in shown
+
+
 @pytest.mark.parametrize(
     ("text", "calls"),
     [
@@ -330,13 +364,13 @@ def test_an_exported_adapter_merged_into_the_base_says_what_was_trained(tmp_path
     ],
 )
 def test_the_scorer_reads_calls_and_nothing_else(text, calls):
-    from training.evaluate import read_calls
+    from training.scoring import read_calls
 
     assert read_calls(text) == calls
 
 
 def test_the_scorer_knows_right_from_wrong():
-    from training.evaluate import items_of, score
+    from training.scoring import items_of, score
 
     code, retell, words, _ = items_of(a_tree())
     assert score(code, "<|python_tag|>print(2+3)") == {"code": True}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from itertools import islice
@@ -10,6 +11,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from corral.messages import AssistantMessage, Message, ToolResult, ToolSpec, UserMessage
+from corral.model_runtime.formats import render_prompt
 from training.conversations import GuardExample, Tree, cria_trees, guard_examples
 from training.data.core import split_of
 from training.data.everyday import entries
@@ -53,19 +55,21 @@ def test_branches_alternate_and_end_with_the_assistant_and_every_call_has_its_re
         for branch in tree.branches:
             assert isinstance(branch[0], UserMessage)
             assert isinstance(branch[-1], AssistantMessage)
-            assert branch[-1].text
-            assert not branch[-1].calls
+            assert branch[-1].text or branch[-1].calls
             ids: list[str] = []
             for before, after in zip(branch, branch[1:], strict=False):
                 assert not (
                     isinstance(before, UserMessage) and not isinstance(after, AssistantMessage)
                 )
             for message, results in called(branch):
+                ids += message.call_ids
+                if message is branch[-1]:
+                    continue  # the conversation ends with the call
                 assert [r.call_id for r in results] == list(message.call_ids)
                 assert [r.name for r in results] == [c.name for c in message.calls]
-                ids += message.call_ids
             assert len(ids) == len(set(ids))
-            assert len(ids) == sum(isinstance(m, ToolResult) for m in branch)
+            waiting = len(branch[-1].call_ids)
+            assert len(ids) - waiting == sum(isinstance(m, ToolResult) for m in branch)
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -122,11 +126,11 @@ def test_answers_to_sums_repeat_the_printed_number() -> None:
 
 
 def test_a_follow_up_computes_with_the_number_that_an_earlier_answer_gave() -> None:
-    seen = 0
+    seen, doubled = 0, {"Double that.", "double it", "and twice that?"}
     for tree in trees("train", 200):
         for branch in tree.branches:
             for place, message in enumerate(branch[1:-1], 1):
-                if not isinstance(message, UserMessage) or message.text != "Double that.":
+                if not isinstance(message, UserMessage) or message.text not in doubled:
                     continue
                 said = [m.text for m in branch[:place] if isinstance(m, AssistantMessage)]
                 call = branch[place + 1]
@@ -221,3 +225,24 @@ def test_every_name_belongs_to_one_split_for_ever() -> None:
     # These are fixed: if they moved, the figures of an earlier adapter would mean nothing.
     names = ("play_music", "send_message", "set_alarm")
     assert [split_of(name) for name in names] == ["train", "heldout", "validation"]
+
+
+def test_built_in_tools_are_announced_and_called_in_metas_own_form() -> None:
+    found = 0
+    for tree in trees("train", 150):
+        if not any(tool.kind == "builtin" for tool in tree.tools):
+            assert tree.format == "llama3.2"
+            continue
+        for branch in tree.branches:
+            for message, _ in called(branch):
+                shown = str(
+                    render_prompt(
+                        [UserMessage(content="?"), message], tools=tree.tools, format=tree.format
+                    )
+                )
+                assert "Tools: " in shown
+                query = json.dumps(message.calls[0].arguments["query"], ensure_ascii=False)
+                said = f"<|python_tag|>{message.calls[0].name}.call(query={query})<|eom_id|>"
+                assert said in shown
+                found += 1
+    assert found >= 3

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Callable
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from corral.agents.agent import Agent, GuardSettings
+from corral.agents.complaints import checked
 from corral.agents.limits import Limits
+from corral.agents.tool_spec import read_permissions, read_tools
+from corral.agents.tools import AgentTools
 from corral.agents.yaml_reader import Located, read_yaml
 from corral.errors import ConfigError
 from corral.memory import Store
-from corral.model_runtime.runtime import Sampling
 from corral.safety import Action
-from corral.tools.code_interpreter import CodeInterpreter
-from corral.tools.tool import Tool
+from corral.tools.sandbox import Permissions
 
-__all__ = ["AgentSpec", "load_agent"]
+__all__ = ["AgentSpec", "load_agent", "load_tools"]
 
 
 _LIMITS = Limits()
-_SAMPLING = Sampling()
 
 
 class _Strict(BaseModel):
@@ -48,11 +45,11 @@ class LimitsSpec(_Strict):
 
 
 class SamplingSpec(_Strict):
-    """`sampling:`, how tokens are drawn."""
+    """`sampling:`, how tokens are drawn; what is left out is as the model's makers have it."""
 
     temperature: float = Field(default=0.0, ge=0, le=5)
     top_p: float = Field(default=1.0, gt=0, le=1)
-    max_tokens: int = Field(default=_SAMPLING.max_tokens, ge=1)
+    max_tokens: int = Field(default=1, ge=1)
     seed: int | None = None
 
 
@@ -63,13 +60,19 @@ class AgentSpec(_Strict):
     name: str = Field(default="agent", min_length=1)
     model: str
     instructions: str = ""
-    tools: list[str] = Field(default_factory=list)
-    """`code_interpreter`, or `FILE.py:FUNCTION` with the file beside the YAML file."""
+    tools: list[Any] = Field(default_factory=list[Any])
+    """What the agent may use; see `corral.agents.tool_spec`."""
+    permissions: dict[str, Any] | None = None
+    """A ceiling that no tool goes beyond, whatever it is granted itself."""
     shields: ShieldsSpec = Field(default_factory=ShieldsSpec)
     memory: str | None = None
     """A database's path beside the YAML file, `temporary`, or nothing for the user's own."""
     limits: LimitsSpec = Field(default_factory=LimitsSpec)
     sampling: SamplingSpec = Field(default_factory=SamplingSpec)
+    format: str | None = None
+    """The prompt format; by default that of the model's profile."""
+    constrained: bool = True
+    """Whether a grammar holds the model to valid calls, where its runtime can."""
 
     @field_validator("shields", mode="before")
     @classmethod
@@ -85,15 +88,33 @@ def load_agent(
     memory: str | Path | Store | None = None,
 ) -> Agent:
     """Read an agent's YAML file. See `Agent.from_file`."""
+    document, spec = _read(path)
+    return _build(path, document, spec, model=model, shields=shields, memory=memory)
+
+
+def load_tools(path: Path) -> tuple[str, AgentTools]:
+    """The name of the agent that a YAML file describes, and its tools, without the agent.
+
+    Raises:
+        ConfigError: As `Agent.from_file`.
+    """
+    document, spec = _read(path)
+    tools = read_tools(spec.tools, document, path)
+    return spec.name, AgentTools(tools, ceiling=_ceiling(path, document, spec))
+
+
+def _read(path: Path) -> tuple[Located, AgentSpec]:
     document = read_yaml(path)
     is_mapping = isinstance(document.value, dict)
     if not is_mapping:
         raise ConfigError(f"{path}: this is no agent. Write keys such as model: and tools:.")
-    try:
-        spec = AgentSpec.model_validate(document.value)
-    except ValidationError as error:
-        raise ConfigError(_complaint(path, document, error)) from error
-    return _build(path, document, spec, model=model, shields=shields, memory=memory)
+    return document, checked(AgentSpec, document.value, document, path)
+
+
+def _ceiling(path: Path, document: Located, spec: AgentSpec) -> Permissions | None:
+    if spec.permissions is None:
+        return None
+    return read_permissions(spec.permissions, document, path, ("permissions",))
 
 
 def _build(
@@ -105,12 +126,8 @@ def _build(
     shields: str | None,
     memory: str | Path | Store | None,
 ) -> Agent:
-    tools: list[Tool | Callable[..., Any]] = []
-    for i, name in enumerate(spec.tools):
-        try:
-            tools.append(_tool(path.parent, name))
-        except ConfigError as error:
-            raise ConfigError(f"{path}:{document.line(('tools', i))}: {error}") from error
+    tools = read_tools(spec.tools, document, path)
+    permissions = _ceiling(path, document, spec)
     if memory is None and spec.memory is not None:
         own = spec.memory
         memory = own if own == "temporary" else path.parent / Path(own).expanduser()
@@ -123,72 +140,18 @@ def _build(
             tools=tools,
             shields=guard if guard in ("auto", "none") else _guard(guard, spec.shields),
             limits=Limits(**spec.limits.model_dump()),
-            sampling=Sampling(**spec.sampling.model_dump()),
+            sampling=spec.sampling.model_dump(exclude_unset=True),
+            format=spec.format,
+            constrained=spec.constrained,
             memory=memory,
+            permissions=permissions,
+            source=path,
         )
     except ConfigError as error:
         key = "model" if model is None and "model" in str(error) else "shields"
+        key = "format" if "prompt format" in str(error) else key
         raise ConfigError(f"{path}:{document.line((key,))}: {error}") from error
 
 
 def _guard(model: str, spec: ShieldsSpec) -> GuardSettings:
     return GuardSettings(model=model, policy=spec.policy, threshold=spec.threshold)
-
-
-def _tool(folder: Path, name: str) -> Tool | Callable[..., Any]:
-    if name == "code_interpreter":
-        return CodeInterpreter()
-    file, colon, function = name.rpartition(":")
-    if not colon or not file.endswith(".py") or not function.isidentifier():
-        near = get_close_matches(name, ["code_interpreter"], n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(
-            f"there is no tool {name!r}.{hint} Write code_interpreter, or FILE.py:FUNCTION."
-        )
-    path = (folder / file).resolve()
-    if not path.is_relative_to(folder.resolve()):
-        raise ConfigError(f"the tool {name!r} is outside the agent's folder. Move it beside it.")
-    if not path.is_file():
-        raise ConfigError(f"there is no file {str(path)!r} for the tool {name!r}.")
-    module = _module(path)
-    found = getattr(module, function, None)
-    if not callable(found) and not isinstance(found, Tool):
-        raise ConfigError(f"{file!r} has no function {function!r}. Check the spelling.")
-    return found
-
-
-def _module(path: Path) -> object:
-    """Run the user's own Python file, as `import` would."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise ConfigError(f"{str(path)!r} can't be imported. Name a Python file.")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise ConfigError(
-            f"{str(path)!r} can't be imported: {type(error).__name__}: {error}. Mend that file."
-        ) from error
-    return module
-
-
-def _complaint(path: Path, document: Located, error: ValidationError) -> str:
-    """The first thing that is wrong, with its line, its key and the remedy."""
-    details = min(error.errors(include_url=False), key=lambda e: document.line(e["loc"]))
-    place = details["loc"]
-    line = document.line(place)
-    key = ".".join(str(part) for part in place)
-    if details["type"] == "extra_forbidden":
-        known = _known_keys(place[:-1])
-        near = get_close_matches(str(place[-1]), known, n=1, cutoff=0.5)
-        hint = f"Did you mean {near[0]!r}?" if near else f"Known keys: {', '.join(known)}."
-        return f"{path}:{line}: unknown key {key!r}. {hint}"
-    if details["type"] == "missing":
-        return f"{path}:{line}: the key {key!r} is missing. Add it."
-    return f"{path}:{line}: {key}: {details['msg']}, not {details['input']!r}. Mend that line."
-
-
-def _known_keys(place: tuple[str | int, ...]) -> list[str]:
-    inner = {"shields": ShieldsSpec, "limits": LimitsSpec, "sampling": SamplingSpec}
-    model: type[BaseModel] = inner.get(str(place[0]), AgentSpec) if place else AgentSpec
-    return list(model.model_fields)

@@ -1,27 +1,28 @@
 """The life of a turn, as one async generator of events.
 
 The user's message is committed and judged; then steps follow, each one generation and the calls it
-asked for; then the answer leaves through its gate. Whatever fails in a call becomes a result that
-the model can read. Nothing is told to the caller before it is on disk, and no cancel scope is held
-over a `yield`, so the generator may be left at any point.
+asked for (`corral.agents.calls`); then the answer leaves through its gate. Whatever fails in a call
+becomes a result that the model can read. Nothing is told to the caller before it is on disk, and no
+cancel scope is held over a `yield`, so the generator may be left at any point. A turn that was left
+while a call waited for approval, or whose process died, goes on from its log.
 """
 
 from __future__ import annotations
 
-import datetime
 import time
-from collections.abc import AsyncGenerator, Awaitable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, replace
 
 import anyio
 
 from corral.agents.answer import AnswerGate
-from corral.agents.limits import Limits, LoopBreaker
-from corral.errors import CorralError, ModelError, ToolError
+from corral.agents.calls import Approve, CallRunner, Waiting
+from corral.agents.limits import Clock, Limits, Stopped
+from corral.agents.mending import can_mend, mend
+from corral.agents.prompting import Prompting
+from corral.errors import CorralError, ModelError
 from corral.events import (
-    CallFinished,
     CallRequested,
     Event,
     Outcome,
@@ -31,47 +32,51 @@ from corral.events import (
     TextDelta,
     TurnFinished,
     TurnStarted,
-    Usage,
 )
-from corral.memory import Turn, fit
+from corral.memory import Store, Turn
 from corral.messages import (
     AssistantMessage,
     Message,
-    SystemMessage,
-    ToolCall,
     ToolResult,
     UserMessage,
 )
-from corral.model_runtime.formats import render_prompt
 from corral.model_runtime.parser import OutputParser
 from corral.model_runtime.parser import TextDelta as ParsedText
 from corral.model_runtime.prompt import Prompt
 from corral.model_runtime.runtime import Finish, Piece, Runtime, Sampling
 from corral.safety import Said, Shield, ask
-from corral.tools.tool import Tool, ToolContext
+from corral.tools.tool import Tool
 
 __all__ = ["TurnParts", "TurnRun"]
 
 _REFUSAL = "I can't help with that."
 _UNCHECKED = "I can't answer: the safety check could not be completed."
 _SHIELD_SECONDS = 60.0
-_SPARE_TOKENS = 64
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TurnParts:
-    """What a turn is made of."""
+    """What a turn is made of.
+
+    `deps` is what the tools' `RunContext` carries; `approve` answers for calls that need approval,
+    and where there is no such function, `wait` says whether to wait for an answer from elsewhere or
+    to end the turn as `waiting`.
+    """
 
     agent: str
-    instructions: str
-    runtime: Runtime
+    prompting: Prompting
     tools: Sequence[Tool]
     shield: Shield | None
+    store: Store
     limits: Limits
-    sampling: Sampling
-    date: datetime.date
+    deps: object = None
+    approve: Approve | None = None
+    wait: bool = True
+
+    @property
+    def runtime(self) -> Runtime:
+        """The model."""
+        return self.prompting.runtime
 
 
 class _Blocked(Exception):
@@ -81,28 +86,33 @@ class _Blocked(Exception):
         self.check = check
 
 
-class _Stopped(Exception):
-    """A limit stopped the turn."""
-
-
 class TurnRun:
     """One turn. `events` may be iterated once."""
 
-    def __init__(self, parts: TurnParts, turn: Turn) -> None:
-        """Run on a leased `turn` of the store."""
+    def __init__(self, parts: TurnParts, turn: Turn, *, resumed: bool = False) -> None:
+        """Run on a leased `turn` of the store; `resumed` is one that goes on."""
         self._parts = parts
         self._turn = turn
-        self._tools = {tool.spec.name: tool for tool in parts.tools}
-        self._specs = [tool.spec for tool in parts.tools]
-        self._started = time.monotonic()
-        self._usage = Usage()
-        self._breaker = LoopBreaker()
+        self._resumed = resumed
+        self._specs = parts.prompting.tools
+        self._clock = Clock(parts.limits.seconds)
+        self._usage = turn.usage
+        self._calls = CallRunner(
+            tools={tool.spec.name: tool for tool in parts.tools},
+            turn=turn,
+            store=parts.store,
+            clock=self._clock,
+            deps=parts.deps,
+            approve=parts.approve,
+            wait=parts.wait,
+            parked=resumed,
+        )
         self._gate = AnswerGate(None)
         self._text = ""
         self._answered = False
 
-    async def events(self, message: UserMessage) -> AsyncGenerator[Event]:
-        """Run the turn that `message` begins.
+    async def events(self, message: UserMessage | None) -> AsyncGenerator[Event]:
+        """Run the turn that `message` begins, or, without one, the rest of a resumed turn.
 
         Raises:
             CorralError: The model or the store failed. The turn is on disk as failed, and its
@@ -111,19 +121,21 @@ class TurnRun:
         outcome: Outcome = "answered"
         text, reason, failure = "", None, None
         try:
-            async with aclosing(self._turn_events(message)) as events:
+            steps = self._turn_events(message) if message else self._resumed_events()
+            async with aclosing(steps) as events:
                 async for event in events:
                     yield event
             text = self._text
         except _Blocked as stop:
             outcome, reason = "blocked", _why(stop.check)
             text = _UNCHECKED if stop.check.verdict.reason else _REFUSAL
-        except _Stopped as stop:
+        except Stopped as stop:
             outcome, reason, text = "limit", str(stop), self._gate.released or self._text
+        except Waiting as waiting:
+            outcome, reason, text = "waiting", f"{waiting} waits for approval", self._text
         except (anyio.get_cancelled_exc_class(), GeneratorExit):
             with anyio.CancelScope(shield=True):
-                await self._keep_partial()
-                await self._turn.finish("cancelled", reason="cancelled", usage=self._usage)
+                await self._leave()
             raise
         except CorralError as error:
             outcome, reason, failure = "failed", str(error), error
@@ -137,20 +149,32 @@ class TurnRun:
             text=text,
             reason=reason,
             usage=self._usage,
-            seconds=round(time.monotonic() - self._started, 3),
+            seconds=round(self._clock.elapsed, 3),
         )
         if failure is not None:
             raise failure
 
+    async def _leave(self) -> None:
+        """End the turn because its caller has: for good, or for now where a call waits."""
+        if self._calls.parked:
+            await self._turn.finish("waiting", reason="left while waiting", usage=self._usage)
+        else:
+            await self._keep_partial()
+            await self._turn.finish("cancelled", reason="cancelled", usage=self._usage)
+
+    def _began(self) -> TurnStarted:
+        return TurnStarted(
+            turn_id=self._turn.id,
+            session=self._turn.session,
+            agent=self._parts.agent,
+            model=self._parts.runtime.name,
+            resumed=self._resumed,
+        )
+
     async def _turn_events(self, message: UserMessage) -> AsyncGenerator[Event]:
         parts = self._parts
         await self._turn.append(message)
-        yield TurnStarted(
-            turn_id=self._turn.id,
-            session=self._turn.session,
-            agent=parts.agent,
-            model=parts.runtime.name,
-        )
+        yield self._began()
         if parts.shield is not None:
             check = await ask(
                 parts.shield, "input", await self._conversation(), seconds=self._patience()
@@ -159,13 +183,39 @@ class TurnRun:
             yield check
             if check.blocked:
                 raise _Blocked(check)
-        for step in range(1, parts.limits.steps + 1):
+        async with aclosing(self._steps(1)) as events:
+            async for event in events:
+                yield event
+
+    async def _resumed_events(self) -> AsyncGenerator[Event]:
+        """The turn from where its log ends: its last message's calls, then the steps after it."""
+        yield self._began()
+        own = await self._turn.messages()
+        said = [message for message in own if isinstance(message, AssistantMessage)]
+        done = {message.call_id for message in own if isinstance(message, ToolResult)}
+        if said:
+            self._text = said[-1].text
+            if not said[-1].call_ids:
+                self._conclude(said[-1])
+                return
+            rest = self._calls.events(said[-1], usage=self._usage, done=done, resumed=True)
+            async with aclosing(rest) as events:
+                async for event in events:
+                    yield event
+        self._calls.parked = False
+        async with aclosing(self._steps(len(said) + 1)) as events:
+            async for event in events:
+                yield event
+
+    async def _steps(self, first: int) -> AsyncGenerator[Event]:
+        limit = self._parts.limits.steps
+        for step in range(first, limit + 1):
             async with aclosing(self._step(step)) as events:
                 async for event in events:
                     yield event
             if self._answered:
                 return
-        raise _Stopped(f"the turn took its {parts.limits.steps} steps without an answer")
+        raise Stopped(f"the turn took its {limit} steps without an answer")
 
     async def _step(self, step: int) -> AsyncGenerator[Event]:
         """One generation, its text through the gate, and its calls."""
@@ -174,12 +224,15 @@ class TurnRun:
         history = await self._turn.history()
         said = _as_said(history)
         self._gate, self._text = AnswerGate(self._answer_check(said)), ""
-        prompt, sampling = await self._timed(self._prompt(history))
+        prompt, sampling = await self._clock.timed(self._prompt(history))
         parser = OutputParser(self._specs)
         finish: Finish | None = None
-        async with aclosing(self._parts.runtime.generate(prompt, sampling=sampling)) as pieces:
+        generation = self._parts.runtime.generate(
+            prompt, sampling=sampling, constraint=self._parts.prompting.constraint
+        )
+        async with aclosing(generation) as pieces:
             while finish is None:
-                piece = await self._timed(anext(pieces, None))
+                piece = await self._clock.timed(anext(pieces, None))
                 if piece is None:
                     raise ModelError("The model's output broke off. Try again.")
                 if isinstance(piece, Finish):
@@ -188,14 +241,25 @@ class TurnRun:
                 async with aclosing(self._parsed(parser, piece)) as events:
                     async for event in events:
                         yield event
-        self._usage += finish.usage
-        message = parser.finish(finish.reason)
+        message, usage = parser.finish(finish.reason), finish.usage
+        self._usage += usage
         for delta in parser.deltas:
             if isinstance(delta, ParsedText) and (out := self._gate.feed(delta.text)):
                 yield TextDelta(text=out)
         async with aclosing(self._judged(last=True)) as events:
             async for event in events:
                 yield event
+        if message.invalid is not None and can_mend(self._parts.runtime, self._specs):
+            mending = mend(
+                self._parts.runtime,
+                history,
+                message,
+                message.invalid,
+                tools=self._specs,
+                make_prompt=self._prompt,
+            )
+            message, more = await self._clock.timed(mending)
+            usage, self._usage = usage + more, self._usage + more
         await self._turn.append(message)
         self._text, self._gate = message.text, AnswerGate(None)
         for call in message.calls:
@@ -203,20 +267,21 @@ class TurnRun:
         yield StepFinished(
             step=step,
             stop_reason=finish.reason,
-            usage=finish.usage,
+            usage=usage,
             seconds=round(time.monotonic() - began, 3),
         )
         if not message.call_ids:
             self._conclude(message)
             return
-        for finished in await self._run_calls(message):
-            yield finished
+        async with aclosing(self._calls.events(message, usage=self._usage)) as events:
+            async for event in events:
+                yield event
 
     def _conclude(self, message: AssistantMessage) -> None:
         """See whether a step without calls has answered."""
         self._answered = True
         if message.stop_reason == "max_tokens":
-            raise _Stopped("the answer was cut at the limit of its tokens")
+            raise Stopped("the answer was cut at the limit of its tokens")
         if not message.text.strip():
             raise ModelError("The model gave an empty answer. Ask again, or put it another way.")
 
@@ -257,99 +322,19 @@ class TurnRun:
         parts = self._parts
         left = parts.limits.tokens - self._usage.output_tokens
         if left <= 0:
-            raise _Stopped(f"the turn wrote its {parts.limits.tokens} tokens")
-        sampling = parts.sampling
-        room = min(sampling.max_tokens, left)
-        budget = parts.runtime.profile.context_length - room - _SPARE_TOKENS
-
-        def render(messages: Sequence[Message]) -> Prompt:
-            system = [SystemMessage(text=parts.instructions)] if parts.instructions else []
-            return render_prompt(
-                [*system, *messages],
-                tools=self._specs,
-                format=parts.runtime.profile.format,
-                date=parts.date,
-            )
-
-        async def count(messages: Sequence[Message]) -> int:
-            return await parts.runtime.count(render(messages))
-
-        shown = await fit(history, budget=budget, count=count)
-        return render(shown), Sampling(
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            max_tokens=room,
-            seed=sampling.seed,
+            raise Stopped(f"the turn wrote its {parts.limits.tokens} tokens")
+        sampling = replace(
+            parts.prompting.sampling, max_tokens=min(parts.prompting.sampling.max_tokens, left)
         )
-
-    async def _run_calls(self, message: AssistantMessage) -> list[CallFinished]:
-        """Run a message's calls together, or answer its unreadable one; results in call order."""
-        if message.invalid is not None:
-            result = ToolResult(
-                call_id=message.invalid.id,
-                name="",
-                content=f"error: {message.invalid.message}",
-                is_error=True,
-            )
-            await self._turn.append(result)
-            return [CallFinished(result=result, seconds=0.0)]
-        finished: dict[str, CallFinished] = {}
-        stop = False
-
-        async def run(call: ToolCall) -> None:
-            nonlocal stop
-            began = time.monotonic()
-            result, again = self._breaker.look(call, await self._call(call))
-            await self._turn.append(result)
-            stop = stop or again
-            seconds = round(time.monotonic() - began, 3)
-            finished[call.id] = CallFinished(result=result, seconds=seconds)
-
-        async def all_calls() -> None:
-            failures: list[BaseException] = []
-            try:
-                async with anyio.create_task_group() as tasks:
-                    for call in message.calls:
-                        tasks.start_soon(run, call)
-            except* CorralError as errors:
-                failures.extend(errors.exceptions)
-            if failures:  # the store's, since a tool's own become results
-                raise failures[0]
-
-        await self._timed(all_calls())
-        if stop:
-            raise _Stopped("the model kept making the same call")
-        return [finished[call.id] for call in message.calls]
-
-    async def _call(self, call: ToolCall) -> ToolResult:
-        """One call's result; a tool that fails has one too."""
-        context = ToolContext(session=self._turn.session, turn_id=self._turn.id, call_id=call.id)
-        try:
-            output = await self._tools[call.name].call(call.arguments, context)
-            content, is_error = output.content, output.is_error
-        except ToolError as error:
-            content, is_error = f"error: {error}", True
-        except Exception as error:  # the tool's own fault: the model may try something else
-            content, is_error = f"error: {type(error).__name__}: {error}", True
-        return ToolResult(call_id=call.id, name=call.name, content=content, is_error=is_error)
+        prompt = await parts.prompting.prompt(history, room=sampling.max_tokens)
+        return prompt, sampling
 
     async def _conversation(self) -> list[Said]:
         return _as_said(await self._turn.history())
 
-    async def _timed(self, awaitable: Awaitable[_T]) -> _T:
-        try:
-            with anyio.fail_after(max(0.0, self._remaining())):
-                return await awaitable
-        except TimeoutError:
-            seconds = self._parts.limits.seconds
-            raise _Stopped(f"the turn took its {seconds:g} seconds") from None
-
-    def _remaining(self) -> float:
-        return self._parts.limits.seconds - (time.monotonic() - self._started)
-
     def _patience(self) -> float:
         """Seconds that a shield may take: its own bound, and what is left of the turn."""
-        return max(0.001, min(_SHIELD_SECONDS, self._remaining()))
+        return max(0.001, min(_SHIELD_SECONDS, self._clock.remaining))
 
     async def _keep_partial(self) -> None:
         """Put on disk what the user was shown of an answer that was cut short."""

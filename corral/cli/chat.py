@@ -12,6 +12,7 @@ import click
 
 from corral.agents import Agent
 from corral.cli.interrupts import Interrupts, catch_interrupts
+from corral.cli.question import Asker
 from corral.cli.run import follow, open_agent
 from corral.cli.show import Screen
 from corral.errors import CorralError, InputError
@@ -66,9 +67,10 @@ async def _talk(agent: Agent, session: str) -> None:
 
 
 async def _answer(agent: Agent, line: str, session: str, interrupts: Interrupts) -> None:
-    screen = Screen()
+    screen = Screen(memory=agent.memory_place)
     try:
-        await follow(agent.stream(line, session=session), screen.show, interrupts)
+        asker = Asker(agent, interrupts)
+        await follow(agent.stream(line, session=session), screen.show, interrupts, asker)
     except InputError:
         return  # an empty line
     except CorralError as error:

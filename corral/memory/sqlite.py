@@ -6,7 +6,7 @@ Not for network file systems: SQLite's write-ahead log needs memory that its pro
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
@@ -16,13 +16,22 @@ import anyio
 from anyio import CancelScope, CapacityLimiter, to_thread
 from anyio.lowlevel import RunVar
 
-from corral.errors import ConfigError, SessionBusy, StoreError
+from corral.errors import ConfigError, CorralError, SessionBusy, StoreError
 from corral.events import Outcome, ShieldChecked, Usage
+from corral.memory._calls import CallLog
 from corral.memory._connection import Connection, Transaction
 from corral.memory._lease import RENEW_EVERY, Keeper, Owner
 from corral.memory._log import Log, TurnRow, new_key
-from corral.memory.repair import repair
-from corral.memory.store import NO_USAGE, Item, SessionInfo, Turn, check_key
+from corral.memory.repair import fate, repair
+from corral.memory.store import (
+    NO_USAGE,
+    CallState,
+    Item,
+    SessionInfo,
+    Turn,
+    UnfinishedTurn,
+    check_key,
+)
 from corral.messages import Message, SystemMessage
 
 __all__ = ["SQLiteStore", "default_path"]
@@ -116,13 +125,45 @@ class SQLiteStore:
         model: str,
         wait: float = 0,
         shielded: bool = False,
+        source: str | None = None,
     ) -> AsyncGenerator[Turn, None]:
         """Lease a session for one turn: see `Store.turn`."""
         turn = _Turn(self._worker, check_key(session))
-        try:
-            await turn.lease(agent=agent, model=model, wait=wait, shielded=shielded)
-            self._keeper.hold(turn)
+
+        def lease(tx: Transaction) -> TurnRow:
+            return self._worker.log.lease(
+                tx,
+                session,
+                turn=turn.id,
+                agent=agent,
+                model=model,
+                shielded=shielded,
+                source=source,
+            )
+
+        async with self._held(turn, turn.lease(lease, wait=wait)):
             yield turn
+
+    @asynccontextmanager
+    async def resume(self, session: str, *, wait: float = 0) -> AsyncGenerator[Turn, None]:
+        """Lease a session to go on with its last turn: see `Store.resume`."""
+        turn = _Turn(self._worker, check_key(session))
+
+        def lease(tx: Transaction) -> TurnRow:
+            row, turn.usage = self._worker.log.resume(tx, session)
+            turn.id, turn.resumed = row.key, True
+            return row
+
+        async with self._held(turn, turn.lease(lease, wait=wait)):
+            yield turn
+
+    @asynccontextmanager
+    async def _held(self, turn: _Turn, leased: Awaitable[None]) -> AsyncGenerator[None, None]:
+        """Keep a turn's lease for a block, and end the turn with it."""
+        try:
+            await leased
+            self._keeper.hold(turn)
+            yield
         except BaseException as error:
             # Whatever isn't an Exception asks to stop: a cancellation, Ctrl-C, a closed generator.
             outcome: Outcome = "failed" if isinstance(error, Exception) else "cancelled"
@@ -135,6 +176,22 @@ class SQLiteStore:
             await turn.leave("failed", reason="the turn was left without an outcome")
         finally:
             self._keeper.drop(turn)
+
+    async def unfinished(self, session: str) -> UnfinishedTurn | None:
+        """The session's last turn, if it runs now or can be gone on with."""
+        check_key(session)
+        return await self._worker.read(lambda tx: self._worker.calls.unfinished(tx, session))
+
+    async def answer(
+        self, session: str, call_id: str, *, approved: bool, reason: str | None = None
+    ) -> None:
+        """Answer for a call that waits: see `Store.answer`."""
+        check_key(session)
+        await self._worker.write(
+            lambda tx: self._worker.calls.answer(
+                tx, session, call_id, approved=approved, reason=reason
+            )
+        )
 
     async def sessions(self) -> list[SessionInfo]:
         """All sessions, the one that was used last first."""
@@ -193,6 +250,7 @@ class _Worker:
     def __init__(self, connection: Connection, log: Log) -> None:
         self.connection = connection
         self.log = log
+        self.calls = CallLog(log)
         # A limiter belongs to one event loop, a store to none.
         self._limiter: RunVar[CapacityLimiter] = RunVar("corral_store_limiter")
 
@@ -220,29 +278,22 @@ class _Turn:
     def __init__(self, worker: _Worker, session: str) -> None:
         self.id = new_key()
         self.session = session
+        self.usage = NO_USAGE
+        self.resumed = False
         self._worker = worker
         self._log = worker.log
         self._row: TurnRow | None = None
         self._over = False
-        self._earlier: list[Message] | None = None
+        self._earlier: tuple[list[Message], dict[str, CallState]] | None = None
 
-    async def lease(self, *, agent: str, model: str, wait: float, shielded: bool) -> None:
+    async def lease(self, lease: Callable[[Transaction], TurnRow], *, wait: float) -> None:
         deadline = anyio.current_time() + wait
         pause = _FIRST_PAUSE
         while True:
             try:
-                self._row = await self._worker.write(
-                    lambda tx: self._log.lease(
-                        tx,
-                        self.session,
-                        turn=self.id,
-                        agent=agent,
-                        model=model,
-                        shielded=shielded,
-                    )
-                )
+                self._row = await self._worker.write(lease)
                 return
-            except StoreError as error:
+            except CorralError as error:
                 left = deadline - anyio.current_time()
                 if not isinstance(error, SessionBusy) or left <= 0:
                     # Nothing was begun, so there is nothing to end.
@@ -251,13 +302,34 @@ class _Turn:
             await anyio.sleep(min(pause, left))
             pause = min(2 * pause, _LONGEST_PAUSE)
 
+    async def messages(self) -> list[Message]:
+        row = self._held()
+        return await self._worker.read(lambda tx: self._log.own(tx, row))
+
     async def history(self) -> list[Message]:
         row = self._held()
+
+        def earlier(tx: Transaction) -> tuple[list[Message], dict[str, CallState]]:
+            return self._log.earlier(tx, row), self._worker.calls.of_others(tx, row)
+
         # Earlier turns can't change while this one holds the session.
         if self._earlier is None:
-            self._earlier = await self._worker.read(lambda tx: self._log.earlier(tx, row))
-        own = await self._worker.read(lambda tx: self._log.own(tx, row))
-        return repair([*self._earlier, *own])
+            self._earlier = await self._worker.read(earlier)
+        before, known = self._earlier
+        fates = {call_id: fate(state) for call_id, state in known.items()}
+        return repair([*before, *await self.messages()], fates)
+
+    async def calls(self) -> Mapping[str, CallState]:
+        row = self._held()
+        return await self._worker.read(lambda tx: self._worker.calls.of_turn(tx, row))
+
+    async def request_approval(self, reasons: Mapping[str, str], *, usage: Usage) -> None:
+        row = self._held()
+        await self._worker.write(lambda tx: self._worker.calls.request(tx, row, reasons, usage))
+
+    async def begin(self, call_id: str) -> None:
+        row = self._held()
+        await self._worker.write(lambda tx: self._worker.calls.begin(tx, row, call_id))
 
     async def append(self, message: Message) -> None:
         if isinstance(message, SystemMessage):
@@ -282,9 +354,9 @@ class _Turn:
         """End the turn unless it is over, or has been ended by the one that took its session."""
         if not self._over:
             self._over = True
-            await self._worker.write(
-                lambda tx: self._log.leave(tx, self.id, outcome, reason=reason)
-            )
+            # A turn that was resumed and left before anything came of it can be resumed again.
+            status = "interrupted" if self.resumed else outcome
+            await self._worker.write(lambda tx: self._log.leave(tx, self.id, status, reason=reason))
 
     def _held(self) -> TurnRow:
         if self._row is None or self._over:

@@ -8,7 +8,7 @@ whole when it is read (`corral.memory.repair`), never by rewriting the log.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,9 +16,20 @@ from typing import Literal, Protocol
 
 from corral.errors import ConfigError
 from corral.events import Outcome, ShieldChecked, Usage
-from corral.messages import Message
+from corral.messages import Message, ToolCall
 
-__all__ = ["MAX_KEY", "NO_USAGE", "Item", "SessionInfo", "Store", "Turn", "check_key"]
+__all__ = [
+    "MAX_KEY",
+    "NO_USAGE",
+    "CallState",
+    "Item",
+    "PendingCall",
+    "SessionInfo",
+    "Store",
+    "Turn",
+    "UnfinishedTurn",
+    "check_key",
+]
 
 MAX_KEY = 200
 """The longest session key, in characters."""
@@ -61,6 +72,58 @@ class Item:
     hidden: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallState:
+    """What the log knows of a call besides its result.
+
+    Attributes:
+        why: Why somebody has to approve it; None where nobody was asked.
+        approved: The answer; None where there is none yet.
+        reason: What was said with a no.
+        began: Whether it was begun. A call that was is never begun again.
+    """
+
+    why: str | None = None
+    approved: bool | None = None
+    reason: str | None = None
+    began: bool = False
+
+    @property
+    def waits(self) -> bool:
+        """Whether somebody still has to answer."""
+        return self.why is not None and self.approved is None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingCall:
+    """A call that waits for a person's yes or no."""
+
+    session: str
+    turn_id: str
+    call: ToolCall
+    why: str
+    requested_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnfinishedTurn:
+    """A session's last turn, where it runs or can be gone on with.
+
+    Attributes:
+        id: The turn's id.
+        agent: The agent's name.
+        model: The model's name.
+        source: The agent's file, where it came from one.
+        pending: The calls that wait for an answer, in their order.
+    """
+
+    id: str
+    agent: str
+    model: str
+    source: str | None
+    pending: tuple[PendingCall, ...]
+
+
 class Turn(Protocol):
     """A running turn, which holds its session until it finishes.
 
@@ -77,6 +140,15 @@ class Turn(Protocol):
     @property
     def session(self) -> str:
         """The key of the turn's session."""
+        ...
+
+    @property
+    def usage(self) -> Usage:
+        """What the turn had used when it was last let go of: nothing, for a new one."""
+        ...
+
+    async def messages(self) -> list[Message]:
+        """This turn's own messages, as they were appended."""
         ...
 
     async def history(self) -> list[Message]:
@@ -102,13 +174,41 @@ class Turn(Protocol):
         """Add a shield's verdict to the log. No model ever sees it."""
         ...
 
+    async def calls(self) -> Mapping[str, CallState]:
+        """What is known of the turn's calls, by their ids. A call that nothing befell isn't there.
+
+        Answers may come from any process at any time, so it is read anew each time.
+        """
+        ...
+
+    async def request_approval(self, reasons: Mapping[str, str], *, usage: Usage) -> None:
+        """Write down that calls wait for a person's answer.
+
+        All of them are on disk when this returns, with what the turn has used until now.
+
+        Args:
+            reasons: Why each needs approval, by the call's id. One that waits already is left.
+            usage: What the turn has used.
+        """
+        ...
+
+    async def begin(self, call_id: str) -> None:
+        """Write down that a call begins now. On disk before the call runs, so that it runs once.
+
+        Raises:
+            StoreError: It had begun before, or it needs an approval that it doesn't have.
+        """
+        ...
+
     async def finish(
         self, outcome: Outcome, *, reason: str | None = None, usage: Usage = NO_USAGE
     ) -> None:
         """End the turn and let go of the session, both at once.
 
-        `"blocked"` hides the turn from the model for good. So does a blocked input or answer that
-        was recorded, unless the turn ends as `"answered"` or `"limit"`.
+        `"waiting"` ends it for now: `Store.resume` goes on with it, as with a turn whose process
+        died, until the session's next turn begins. `"blocked"` hides the turn from the model for
+        good. So does a blocked input or answer that was recorded, unless the turn ends as
+        `"answered"` or `"limit"`.
         """
         ...
 
@@ -124,8 +224,12 @@ class Store(Protocol):
         model: str,
         wait: float = 0,
         shielded: bool = False,
+        source: str | None = None,
     ) -> AbstractAsyncContextManager[Turn]:
         """Lease a session for one turn, and create the session if it is new.
+
+        A turn before it that waits for an answer can't be gone on with any more: its calls are
+        withdrawn, which the model reads as their results.
 
         A block that is left without `Turn.finish` ends its turn as `"failed"`, or as `"cancelled"`
         when it is left by a cancellation, an interrupt or a generator that is closed early.
@@ -137,11 +241,44 @@ class Store(Protocol):
             wait: How many seconds to wait for another turn of this session to end.
             shielded: The turn's input will be judged. Should it end before a verdict is recorded
                 that lets it pass, later turns won't see it.
+            source: The agent's file, where it came from one.
 
         Raises:
             ConfigError: If the key can't be used.
             SessionBusy: If another live turn still holds the session after `wait` seconds.
             StoreError: If the store can't be written.
+        """
+        ...
+
+    def resume(self, session: str, *, wait: float = 0) -> AbstractAsyncContextManager[Turn]:
+        """Lease a session to go on with its last turn, which waits for an answer or was cut short.
+
+        Args:
+            session: The session's key.
+            wait: How many seconds to wait for the process that runs the turn to end.
+
+        Raises:
+            ConfigError: There is nothing to go on with: the last turn came to its end, was
+                cancelled, or was stopped by a shield or before the shield had judged it.
+            SessionBusy: Another process goes on with it already.
+            StoreError: The store can't be written.
+        """
+        ...
+
+    async def unfinished(self, session: str) -> UnfinishedTurn | None:
+        """The session's last turn, if it runs now or can be gone on with."""
+        ...
+
+    async def answer(
+        self, session: str, call_id: str, *, approved: bool, reason: str | None = None
+    ) -> None:
+        """Answer for a call that waits. The answer is on disk when this returns.
+
+        The session may be leased: a running turn finds the answer.
+
+        Raises:
+            ConfigError: No call of that id waits in the session: it is unknown, was answered
+                before, or was withdrawn.
         """
         ...
 
@@ -156,8 +293,8 @@ class Store(Protocol):
     def export(self, session: str) -> AsyncIterator[str]:
         """The session as lines of JSON, none for an unknown session.
 
-        One `session`, its `turn`s, then its `message`s and `verdict`s in order: each line is an
-        object with that word as its `kind`.
+        One `session`, its `turn`s, the `approval`s that were asked for, then its `message`s and
+        `verdict`s in order: each line is an object with that word as its `kind`.
         """
         ...
 

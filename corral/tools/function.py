@@ -1,99 +1,180 @@
 """`@tool`: a typed Python function, as a tool.
 
-The schema comes from the signature and the docstring, by way of a pydantic model made with public
-APIs; that model also turns the model's JSON into the function's own types. The function runs in
-this process, with all its rights: it is the user's code, not the model's. What comes from the
-model is only its arguments, and those have been checked.
+The schema comes from the signature and the docstring (`corral.tools.signature`), which also turn
+the model's JSON into the function's own types. The function runs in this process, with all its
+rights: it is the user's code, not the model's. What comes from the model is only its arguments, and
+those have been checked. `isolated=True` is for a function that shall have fewer rights than that.
 """
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import Any, Generic, ParamSpec, TypeVar, cast, get_type_hints, overload
+from typing import Any, Generic, ParamSpec, Self, TypeVar, cast, overload
 
 import anyio.to_thread
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    JsonValue,
-    ValidationError,
-    create_model,
-)
+from pydantic import JsonValue
 from pydantic_core import from_json, to_json
 
 from corral.errors import ConfigError, ToolError
 from corral.messages import ToolSpec
-from corral.tools.docstring import describe
-from corral.tools.tool import ToolContext, ToolOutput
+from corral.tools.context import RunContext
+from corral.tools.options import NeedsApproval, ToolOptions
+from corral.tools.sandbox import Permissions
+from corral.tools.signature import read_signature
+from corral.tools.tool import ToolOutput
 
-__all__ = ["FunctionTool", "tool"]
+__all__ = ["FunctionTool", "as_output", "call_function", "tool"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_DEFAULTS = ToolOptions()
+
 
 class FunctionTool(Generic[P, R]):
-    """A function as a tool. It can still be called like the function it was made from."""
+    """A function as a tool. It can still be called like the function it was made from.
+
+    A tool made of a method is a tool of each instance: `Garden().water` is one, `Garden.water` is
+    not.
+    """
 
     def __init__(
-        self, function: Callable[P, R], *, name: str | None = None, description: str | None = None
+        self,
+        function: Callable[P, R],
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        options: ToolOptions = _DEFAULTS,
     ) -> None:
-        """Make a tool of `function`, sync or async; `name` and `description` override its own.
+        """Make a tool of a function.
+
+        Args:
+            function: A function, sync or async, a method, a `functools.partial`, or an object that
+                can be called.
+            name: What the model calls it; by default the function's name.
+            description: What it does; by default the docstring up to its first section.
+            options: How its calls are run.
 
         Raises:
             ConfigError: A parameter has no type, no JSON Schema can be made of it, or the function
                 says nothing of what it does.
         """
         self._function = function
-        self.__name__ = name or getattr(function, "__name__", "tool")
+        self._signature = read_signature(function, name=name, description=description)
+        self._options = ToolOptions(
+            timeout=options.timeout,
+            retries=options.retries,
+            parallel=options.parallel,
+            needs_approval=options.needs_approval,
+            deps=self._signature.deps,
+        )
+        self.__name__ = self._signature.spec.name
         self.__doc__ = function.__doc__
-        self._arguments, self._spec = _specify(function, self.__name__, description)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function itself."""
         return self._function(*args, **kwargs)
 
+    def __get__(self, instance: object, owner: type | None = None) -> Self:
+        """The tool of an instance, where the function is a method."""
+        if instance is None or not self._signature.is_method:
+            return self
+        bound = copy.copy(self)
+        bound._function = cast("Any", self._function).__get__(instance, owner)
+        bound._signature = read_signature(
+            bound._function, name=self.spec.name, description=self.spec.description
+        )
+        return bound
+
     @property
     def spec(self) -> ToolSpec:
         """How the model is shown the tool."""
-        return self._spec
+        return self._signature.spec
+
+    @property
+    def options(self) -> ToolOptions:
+        """How its calls are run."""
+        return self._options
 
     async def ready(self) -> None:
-        """A function of this process can always be called."""
+        """See that the function can be called: a function of this process always can.
 
-    async def call(self, arguments: dict[str, JsonValue], context: ToolContext) -> ToolOutput:
-        """Run the function once; a sync one in a worker thread."""
-        try:
-            checked = self._arguments.model_validate(arguments)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise ToolError(f"{self.__name__}: {where}: {first['msg']}") from error
-        values = {key: getattr(checked, key) for key in type(checked).model_fields}
+        Raises:
+            ConfigError: It is a method, and nothing says of what.
+        """
+        if self._signature.is_method:
+            raise ConfigError(
+                f"The tool {self.__name__!r} is a method without its object. Make the object, and "
+                f"give the agent its {self.__name__!r}."
+            )
+
+    def check(self, arguments: dict[str, JsonValue]) -> None:
+        """See that a call could run with these arguments.
+
+        Raises:
+            ToolError: They aren't what the function's types ask for.
+        """
+        self._signature.bind(arguments)
+
+    async def call(self, arguments: dict[str, JsonValue], context: RunContext[Any]) -> ToolOutput:
+        """Run the function once; a sync one in a worker thread.
+
+        A thread can't be stopped: when a call of a sync function is given up, at its timeout or
+        because its turn was, the function goes on by itself and what it returns is dropped.
+
+        Raises:
+            ToolError: The arguments aren't what its types ask for, or its result is no JSON.
+        """
+        positional, named = self._signature.bind(arguments)
+        if self._signature.takes_context:
+            positional.insert(0, context)
         function = cast("Callable[..., Any]", self._function)
-        if inspect.iscoroutinefunction(function):
-            result = await cast("Awaitable[Any]", function(**values))
-        else:
-            result = await anyio.to_thread.run_sync(lambda: function(**values))
-        try:
-            # Through JSON and back, so that nothing reaches the log that JSON can't hold.
-            return ToolOutput(content=from_json(to_json(result, inf_nan_mode="null")))
-        except Exception as error:
-            raise ToolError(
-                f"{self.__name__} returned a {type(result).__name__}, which can't be written as "
-                "JSON."
-            ) from error
+        return as_output(await call_function(function, *positional, **named), tool=self.__name__)
+
+
+async def call_function(function: Callable[..., Any], *args: Any, **named: Any) -> Any:
+    """Call a function as a tool's function is called: awaited, or in a thread that may be left."""
+    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(function, "__call__", None)  # noqa: B004  (the method itself is what is asked about)
+    ):
+        return await cast("Awaitable[Any]", function(*args, **named))
+    result = await anyio.to_thread.run_sync(
+        lambda: function(*args, **named), abandon_on_cancel=True
+    )
+    return await result if inspect.isawaitable(result) else result
+
+
+def as_output(result: object, *, tool: str) -> ToolOutput:
+    """What a function returned, as a tool's output. A `ToolOutput` stays what it is.
+
+    Raises:
+        ToolError: It can't be written as JSON.
+    """
+    output = result if isinstance(result, ToolOutput) else ToolOutput(content=cast("Any", result))
+    try:
+        # Through JSON and back, so that nothing reaches the log that JSON can't hold.
+        content = from_json(to_json(output.content, inf_nan_mode="null"))
+    except Exception as error:
+        kind = type(output.content).__name__
+        raise ToolError(f"{tool} returned a {kind}, which can't be written as JSON.") from error
+    return ToolOutput(content=content, is_error=output.is_error, attachments=output.attachments)
 
 
 @overload
 def tool(function: Callable[P, R], /) -> FunctionTool[P, R]: ...
 @overload
 def tool(
-    *, name: str | None = None, description: str | None = None
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    timeout: float | None = None,
+    retries: int = 2,
+    parallel: bool = True,
+    needs_approval: NeedsApproval = False,
+    isolated: bool = False,
+    permissions: Permissions | None = None,
 ) -> Callable[[Callable[P, R]], FunctionTool[P, R]]: ...
 def tool(
     function: Callable[P, R] | None = None,
@@ -101,6 +182,12 @@ def tool(
     *,
     name: str | None = None,
     description: str | None = None,
+    timeout: float | None = None,
+    retries: int = 2,
+    parallel: bool = True,
+    needs_approval: NeedsApproval = False,
+    isolated: bool = False,
+    permissions: Permissions | None = None,
 ) -> FunctionTool[P, R] | Callable[[Callable[P, R]], FunctionTool[P, R]]:
     """Make a tool of a typed function with a docstring.
 
@@ -108,89 +195,37 @@ def tool(
         function: The function, when used as a bare `@tool`.
         name: What the model calls it; by default the function's name.
         description: What it does; by default the docstring up to its first section.
+        timeout: Seconds after which a call is given up and the model told so. An async function is
+            cancelled; a sync one can't be, and goes on by itself.
+        retries: How often in a turn the function may have a call made again, by raising
+            `ToolRetry`.
+        parallel: Whether a call may run beside the others of its message.
+        needs_approval: Whether a person is asked before a call runs: `True`, or a function of the
+            call's arguments that gives `True` or a text that says why.
+        isolated: Whether the function runs in the sandbox, with `permissions` and nothing else. It
+            must be a plain function that needs nothing but its arguments: see
+            `corral.tools.isolated`.
+        permissions: What an isolated function may do; by default nothing but compute.
 
     Raises:
-        ConfigError: See `FunctionTool`.
+        ConfigError: See `FunctionTool`; and what can't be isolated.
     """
-    if function is not None:
-        return FunctionTool(function, name=name, description=description)
-    return lambda given: FunctionTool(given, name=name, description=description)
-
-
-def _specify(
-    function: Callable[..., Any], name: str, description: str | None
-) -> tuple[type[BaseModel], ToolSpec]:
-    summary, documented = describe(function.__doc__)
-    summary = description or summary
-    if not summary:
+    options = ToolOptions(
+        timeout=timeout, retries=retries, parallel=parallel, needs_approval=needs_approval
+    )
+    if permissions is not None and not isolated:
         raise ConfigError(
-            f"The tool {name!r} has no docstring, so a model can't know what it does. Write one."
+            "permissions= bind only what runs in the sandbox, and this function would not. Add "
+            "isolated=True, or leave them out."
         )
-    try:
-        hints = get_type_hints(function, include_extras=True)
-    except NameError as error:
-        raise ConfigError(
-            f"The tool {name!r} has a type that can't be found: {error}. Import it where the "
-            "function is defined."
-        ) from error
-    fields: dict[str, Any] = {}
-    for parameter in inspect.signature(function).parameters.values():
-        fields[parameter.name] = _field(name, parameter, hints, documented)
-    try:
-        model: type[BaseModel] = create_model(
-            name, __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=False), **fields
-        )
-        schema = model.model_json_schema()
-        Draft202012Validator.check_schema(schema)
-    except (SchemaError, Exception) as error:
-        raise ConfigError(
-            f"The tool {name!r} has a parameter that JSON Schema can't describe: {error}. "
-            "Use JSON's types, enums, dataclasses or pydantic models."
-        ) from error
-    schema = _without_titles(schema)
-    schema.pop("description", None)
-    return model, ToolSpec(name=name, description=summary, parameters=schema)
 
+    def make(given: Callable[P, R]) -> FunctionTool[P, R]:
+        if isolated:
+            from corral.tools.isolated import IsolatedTool
 
-def _field(
-    name: str, parameter: inspect.Parameter, hints: dict[str, Any], documented: dict[str, str]
-) -> tuple[Any, Any]:
-    if parameter.kind not in (
-        inspect.Parameter.POSITIONAL_OR_KEYWORD,
-        inspect.Parameter.KEYWORD_ONLY,
-    ):
-        raise ConfigError(
-            f"The tool {name!r} takes {parameter!s}, which has no name of its own that a model "
-            "could use. "
-            "Give each parameter a name."
-        )
-    if parameter.name not in hints:
-        raise ConfigError(
-            f"The parameter {parameter.name!r} of the tool {name!r} has no type. Annotate it."
-        )
-    default = ... if parameter.default is inspect.Parameter.empty else parameter.default
-    said = documented.get(parameter.name)
-    field = Field(default, description=said) if said else Field(default)
-    return hints[parameter.name], field
+            return IsolatedTool(
+                given, name=name, description=description, options=options, permissions=permissions
+            )
+        return FunctionTool(given, name=name, description=description, options=options)
 
-
-def _without_titles(schema: Any) -> Any:
-    """The schema without the titles that pydantic adds, which only cost tokens.
-
-    A property called `title` stays.
-    """
-    if isinstance(schema, list):
-        return [_without_titles(item) for item in cast("list[Any]", schema)]
-    if not isinstance(schema, dict):
-        return schema
-    plain: dict[str, Any] = {}
-    for key, value in cast("dict[str, Any]", schema).items():
-        if key == "title" and isinstance(value, str):
-            continue
-        if key in ("properties", "$defs"):
-            plain[key] = {name: _without_titles(inner) for name, inner in value.items()}
-        elif key in ("default", "enum", "const", "examples"):
-            plain[key] = value
-        else:
-            plain[key] = _without_titles(value)
-    return plain
+    return make(function) if function is not None else make

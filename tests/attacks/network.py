@@ -184,3 +184,45 @@ def network_devices():
 @attempt
 def see_interfaces():
     return [n for _, n in socket.if_nameindex()] or None
+
+
+@attempt
+def filter_program_on_a_pair():
+    one, other = socket.socketpair()
+    instruction = ctypes.create_string_buffer(struct.pack("=HBBI", 0x06, 0, 0, 0), 8)
+    program = struct.pack("@HP", 1, ctypes.addressof(instruction))
+    return one.setsockopt(socket.SOL_SOCKET, 26, program) or True
+
+
+@attempt
+def larger_buffers_on_a_pair():
+    one, other = socket.socketpair()
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 30)
+    return one.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+
+
+@attempt
+def credentials_of_the_other_end():
+    one, other = socket.socketpair()
+    pid, _, _ = struct.unpack("=iii", one.getsockopt(socket.SOL_SOCKET, 17, 12))
+    return pid if pid not in (0, os.getpid()) else None
+
+
+@attempt
+def time_stamps_of_the_network_card():
+    one, other = socket.socketpair()
+    return one.setsockopt(socket.SOL_SOCKET, 37, 1 << 3) or True
+
+
+@attempt
+def bind_to_a_device():
+    one, other = socket.socketpair()
+    return one.setsockopt(socket.SOL_SOCKET, 25, b"lo") or True
+
+
+@attempt
+def see_interfaces_by_ioctl():
+    import fcntl
+
+    one, other = socket.socketpair()
+    return fcntl.ioctl(one, 0x8912, struct.pack("@iP", 0, 0))

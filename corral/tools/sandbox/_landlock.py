@@ -12,7 +12,7 @@ import stat
 
 from . import _libc
 
-__all__ = ["confine", "open_rules"]
+__all__ = ["confine", "covers", "open_rules"]
 
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
 _REMOVE_DIR, _REMOVE_FILE, _MAKE_DIR, _MAKE_REG, _MAKE_SYM = 1 << 4, 1 << 5, 1 << 7, 1 << 8, 1 << 12
@@ -32,6 +32,7 @@ _CHANGE = (
 )
 _ACCESS = {
     "read": _READ,
+    "data": _READ,
     "run": _READ | _EXECUTE,
     "write": _READ | _CHANGE,
     "build": _READ | _CHANGE | _EXECUTE,
@@ -42,8 +43,8 @@ _ACCESS = {
 def open_rules(rules: list[tuple[str, str]]) -> list[tuple[int, int]]:
     """Open each `(path, kind)` now, to be allowed when the process may no longer reach it.
 
-    `kind` is `read`, `run`, `write`, `build` (write and run) or `device`. A path that doesn't exist
-    is left out.
+    `kind` is `read`, `data` (the same), `run`, `write`, `build` (write and run) or `device`. A path
+    that doesn't exist is left out.
     """
     opened: list[tuple[int, int]] = []
     for path, kind in rules:
@@ -56,6 +57,19 @@ def open_rules(rules: list[tuple[str, str]]) -> list[tuple[int, int]]:
             access &= _FILE_BITS
         opened.append((fd, access))
     return opened
+
+
+def covers(abi: int) -> str:
+    """What version `abi` of Landlock confines, for a person."""
+    if not abi:
+        return "not in this kernel"
+    told = ["files"]
+    told += ["renaming between folders"] if abi >= 2 else []
+    told += ["truncating"] if abi >= 3 else []
+    told += ["TCP"] if abi >= 4 else []
+    told += ["devices"] if abi >= 5 else []
+    told += ["signals and abstract sockets"] if abi >= 6 else []
+    return f"version {abi}: {', '.join(told)}"
 
 
 def confine(opened: list[tuple[int, int]], *, abi: int) -> None:

@@ -6,9 +6,12 @@ import functools
 import os
 import sys
 import sysconfig
+from collections.abc import Sequence
 from pathlib import Path
 
 from corral.errors import ConfigError, SandboxUnavailable
+from corral.tools.sandbox import _bubblewrap
+from corral.tools.sandbox._namespaces import DATA
 from corral.tools.sandbox._policy import Policy
 from corral.tools.sandbox.permissions import Level, Permissions
 
@@ -30,6 +33,7 @@ _SYSTEM = (
 _PROGRAMS = ("/bin", "/usr/bin", "/usr/local/bin")
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 _UNPRIVILEGED = 65534
+_CORRAL = str(Path(__file__).resolve().parents[2])
 _THREADS = 64
 
 
@@ -37,14 +41,20 @@ def policy_for(
     permissions: Permissions,
     level: Level,
     *,
+    programs: bool = False,
+    session: bool = False,
+    data: Path | None = None,
+    preload: Sequence[str] = (),
+    idle_seconds: float = 0.0,
     without: frozenset[str] = frozenset(),
     landlock: int = NEWEST_LANDLOCK,
 ) -> Policy:
     """What the confined side is told for one call.
 
     Raises:
-        ConfigError: If a granted path doesn't exist.
+        ConfigError: If a granted path doesn't exist, or for any `network`.
     """
+    permissions.check_program()
     grants = [(path, "read") for path in permissions.read] + [
         (path, "write") for path in permissions.write
     ]
@@ -53,21 +63,39 @@ def policy_for(
             raise ConfigError(
                 f"Permission {kind}={str(path)!r} names nothing. Create it, or take it out."
             )
-    programs = permissions.processes > 0
-    binds, links = _places(programs)
+    if data is not None and not data.is_dir():
+        raise ConfigError(f"The data folder {str(data)!r} is no folder. Name one that exists.")
+    runs = programs or permissions.processes > 0
+    binds, links = _places(runs)
+    _keep_from_own_code(permissions.write, [path for path, _ in binds])
     kinds = {path: kind for path, kind in binds}
-    kinds.update(
-        {str(path): "run" if programs and kind == "read" else kind for path, kind in grants}
-    )
+    if permissions.processes:
+        del kinds["/dev/zero"]  # Mapped, it is memory that several share and nobody counts.
+    kinds.update({str(path): "run" if runs and kind == "read" else kind for path, kind in grants})
+    placed = sorted(kinds.items(), key=lambda bind: bind[0].count("/"))
+    seen_at = ""
+    if data is not None:
+        placed.append((str(data), "data"))
+        seen_at = str(data) if level == "reduced" else DATA
     return Policy(
         level=level,
-        user=_UNPRIVILEGED if os.geteuid() == 0 else None,
-        binds=sorted(kinds.items(), key=lambda bind: bind[0].count("/")),
+        bubblewrap=_found_bubblewrap() if level == "bubblewrap" else "",
+        user=_UNPRIVILEGED if os.geteuid() == 0 and "user" not in without else None,
+        binds=placed,
+        data=seen_at,
         links=list(links),
         python_path=list(_packages()),
         temporary=_temporary(),
+        programs=programs,
         processes=permissions.processes,
         threads=_THREADS,
+        session=session,
+        preload=list(preload),
+        idle_seconds=idle_seconds,
+        results=-1,
+        folder=-1,
+        gate=-1,
+        alive=-1,
         cpu_seconds=max(1, -int(-permissions.cpu_seconds // 1)),
         memory_bytes=permissions.memory_bytes,
         disk_bytes=permissions.disk_bytes,
@@ -77,10 +105,14 @@ def policy_for(
     )
 
 
-def environment(permissions: Permissions) -> dict[str, str]:
-    """The program's whole environment, but for HOME, TMPDIR and the like, which are set inside."""
+def environment(permissions: Permissions, *, programs: bool = False) -> dict[str, str]:
+    """The program's whole environment, but for HOME, TMPDIR and the like, which are set inside.
+
+    With `programs`, the folder of the Python that runs Corral leads its PATH.
+    """
+    own = f"{os.path.dirname(sys.executable)}:" if programs else ""
     plain = {
-        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "PATH": f"{own}/usr/local/bin:/usr/bin:/bin",
         "LANG": "C.UTF-8",
         "USER": "sandbox",
         "MPLBACKEND": "Agg",
@@ -94,6 +126,31 @@ def environment(permissions: Permissions) -> dict[str, str]:
         plain["LD_LIBRARY_PATH"] = os.path.join(sys.base_prefix, "lib")
     plain.update({name: os.environ[name] for name in permissions.env if name in os.environ})
     return plain
+
+
+def _keep_from_own_code(granted: tuple[Path, ...], places: list[str]) -> None:
+    """Refuse to have the code changed that Corral itself runs, outside the sandbox.
+
+    It would be run there the next time. Such a grant would also have mounts made below a folder
+    that untrusted code writes.
+    """
+    for own in (*places, _CORRAL):
+        for path in granted:
+            if path.is_relative_to(own) or Path(own).is_relative_to(path):
+                raise ConfigError(
+                    f"Permission write={str(path)!r} holds or lies in {own!r}, whose code runs "
+                    "outside the sandbox as well. Grant a folder for data alone."
+                )
+
+
+def _found_bubblewrap() -> str:
+    try:
+        return _bubblewrap.find()
+    except OSError as error:
+        raise SandboxUnavailable(
+            f"The level 'bubblewrap' can't be had: {error}. Nothing was run. "
+            "Install bubblewrap 0.12 or later."
+        ) from error
 
 
 def _temporary() -> str:
@@ -125,6 +182,8 @@ def _places(programs: bool) -> tuple[tuple[tuple[str, str], ...], tuple[tuple[st
     if programs:
         wanted += [*_PROGRAMS, *(os.path.join(prefix, "bin") for prefix in prefixes)]
         wanted.append(os.path.dirname(os.path.realpath(sys.executable)))
+        # Of a virtual environment, what makes its Python find the packages.
+        wanted += [os.path.dirname(sys.executable), os.path.join(sys.prefix, "pyvenv.cfg")]
     links: dict[str, str] = {}
     real: set[str] = set()
     for path in wanted:

@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import ctypes
 import os
+import select
 import struct
+import sys
 
 __all__ = [
     "abi_of_landlock",
+    "die_with",
     "drop_bounding_set",
     "drop_capabilities",
     "ignore_signals",
@@ -29,13 +32,16 @@ __all__ = [
     "pivot_root",
     "prctl",
     "set_filter",
+    "set_listening_filter",
     "sethostname",
     "umount_detached",
     "unshare",
 ]
 
-_libc = ctypes.CDLL(None, use_errno=True)
+if sys.platform == "linux":  # Elsewhere nothing here is called, but it is imported.
+    _libc = ctypes.CDLL(None, use_errno=True)
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
+_SECCOMP = {"x86_64": 317, "aarch64": 277}
 _OPEN_TREE, _MOVE_MOUNT, _OPENAT2, _MOUNT_SETATTR = 428, 429, 437, 442
 _LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446
 _AT_FDCWD = -100
@@ -70,6 +76,19 @@ def prctl(option: int, *arguments: int) -> int:
     return _checked(int(_libc.prctl(ctypes.c_int(option), *words)), f"prctl({option})")
 
 
+def die_with(alive: int) -> None:
+    """Have the kernel kill this process when its parent dies, and end now if it has died already.
+
+    `alive` is a pipe's end whose other end only the parent has; -1 leaves the latter out.
+    """
+    prctl(1, 9)  # PR_SET_PDEATHSIG, SIGKILL
+    if alive >= 0:
+        poll = select.poll()
+        poll.register(alive, 0)
+        if poll.poll(0):
+            os._exit(0)
+
+
 def unshare(flags: int) -> None:
     """`unshare(2)`."""
     _checked(int(_libc.unshare(ctypes.c_int(flags))), f"unshare({flags:#x})")
@@ -102,7 +121,7 @@ def pivot_root(new_root: str, put_old: str) -> None:
 
 
 def open_no_links(path: str) -> int:
-    """Open an absolute `path` as an O_PATH descriptor; refuses any symbolic link on the way."""
+    """Open `path` as an O_PATH descriptor; refuses any symbolic link on the way."""
     # struct open_how: flags, mode, resolve; RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS.
     how = struct.pack("=QQQ", os.O_PATH | os.O_CLOEXEC, 0, 0x04 | 0x02)
     return _syscall(f"openat2({path!r})", _OPENAT2, _AT_FDCWD, os.fsencode(path), how, len(how))
@@ -121,9 +140,10 @@ def mount_setattr(fd: int, attributes: int) -> None:
     _syscall("mount_setattr", _MOUNT_SETATTR, fd, b"", flags, attr, len(attr))
 
 
-def move_mount(fd: int, target: str) -> None:
-    """Attach a detached tree at `target`."""
-    _syscall(f"move_mount({target!r})", _MOVE_MOUNT, fd, b"", _AT_FDCWD, os.fsencode(target), 0x04)
+def move_mount(fd: int, target: int) -> None:
+    """Attach a detached tree at the O_PATH descriptor `target`."""
+    # MOVE_MOUNT_F_EMPTY_PATH, MOVE_MOUNT_T_EMPTY_PATH
+    _syscall("move_mount", _MOVE_MOUNT, fd, b"", target, b"", 0x04 | 0x40)
 
 
 def drop_bounding_set() -> None:
@@ -181,9 +201,21 @@ def landlock_restrict(ruleset: int) -> None:
 
 def set_filter(program: bytes) -> None:
     """Install a seccomp filter: `program` is an array of `struct sock_filter`."""
+    head, _code = _filter_program(program)
+    prctl(22, 2, ctypes.addressof(head))  # PR_SET_SECCOMP, SECCOMP_MODE_FILTER
+
+
+def set_listening_filter(program: bytes) -> int:
+    """Install a seccomp filter and return the descriptor on which its questions are answered."""
+    head, _code = _filter_program(program)
+    # SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER
+    return _syscall("seccomp", _SECCOMP[machine()], 1, 8, ctypes.addressof(head))
+
+
+def _filter_program(program: bytes) -> tuple[ctypes.Array[ctypes.c_char], object]:
     code = ctypes.create_string_buffer(program, len(program))
     # struct sock_fprog: a 16-bit length, padding, a pointer.
     head = ctypes.create_string_buffer(
         struct.pack("@HP", len(program) // 8, ctypes.addressof(code)), struct.calcsize("@HP")
     )
-    prctl(22, 2, ctypes.addressof(head))  # PR_SET_SECCOMP, SECCOMP_MODE_FILTER
+    return head, code

@@ -16,10 +16,19 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ._policy import Policy
 
-__all__ = ["INSIDE_ID", "TEMP", "WORKSPACE", "enter_root", "own_user_and_processes"]
+__all__ = [
+    "ACCOUNTS",
+    "DATA",
+    "INSIDE_ID",
+    "TEMP",
+    "WORKSPACE",
+    "enter_root",
+    "own_user_and_processes",
+]
 
 WORKSPACE = "/workspace"
 TEMP = "/tmp"
+DATA = "/data"
 INSIDE_ID = 1000
 
 _NEWNS, _NEWCGROUP, _NEWUTS, _NEWIPC = 0x00020000, 0x02000000, 0x04000000, 0x08000000
@@ -28,11 +37,15 @@ _RDONLY, _NOSUID, _NODEV, _NOEXEC, _BIND = 1, 2, 4, 8, 4096
 _REC, _PRIVATE = 16384, 1 << 18
 _ATTR_RDONLY, _ATTR_NOSUID, _ATTR_NODEV = 1, 2, 4
 
-_PASSWD = (
-    f"sandbox:x:{INSIDE_ID}:{INSIDE_ID}::{WORKSPACE}:/bin/false\n"
-    "nobody:x:65534:65534::/:/bin/false\n"
+ACCOUNTS = (
+    (
+        "etc/passwd",
+        f"sandbox:x:{INSIDE_ID}:{INSIDE_ID}::{WORKSPACE}:/bin/false\n"
+        "nobody:x:65534:65534::/:/bin/false\n",
+    ),
+    ("etc/group", f"sandbox:x:{INSIDE_ID}:\nnogroup:x:65534:\n"),
 )
-_GROUP = f"sandbox:x:{INSIDE_ID}:\nnogroup:x:65534:\n"
+"""The files that name the users inside, below the root."""
 
 
 def own_user_and_processes(outside_id: int | None) -> None:
@@ -107,11 +120,15 @@ def enter_root(policy: Policy) -> None:
     _make_skeleton(policy)
     # Before the trees: a granted path or the packages may lie in a folder below /tmp.
     _mount_workspace(policy)
-    for tree, source, _ in trees:
-        inside = "." + source
+    for tree, source, kind in trees:
+        inside = "." + (DATA if kind == "data" else source)
         if not os.path.lexists(inside):
             _make_target(inside, is_folder=_is_folder(tree))
-        _libc.move_mount(tree, inside)
+        # Opened without following links, in case that a folder that is already attached is changed
+        # by a program on the host meanwhile.
+        target = _libc.open_no_links(inside)
+        _libc.move_mount(tree, target)
+        os.close(target)
         os.close(tree)
     _mount_processes()
     _libc.pivot_root(".", ".")
@@ -147,7 +164,7 @@ def _make_target(path: str, *, is_folder: bool) -> None:
 def _make_skeleton(policy: Policy) -> None:
     for folder in ("etc", "dev", "proc", "tmp", "workspace"):
         os.mkdir(folder, 0o755)
-    for name, text in (("etc/passwd", _PASSWD), ("etc/group", _GROUP)):
+    for name, text in ACCOUNTS:
         fd = os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o444)
         os.write(fd, text.encode())
         os.close(fd)

@@ -7,10 +7,12 @@ nothing in it is followed or opened but folders.
 from __future__ import annotations
 
 import os
+import sys
 
 __all__ = ["exceeds", "make", "remove"]
 
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+if sys.platform == "linux":  # Elsewhere nothing here is called, but it is imported.
+    _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MAX_DEPTH = 128
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from corral.errors import SandboxUnavailable
-from corral.tools.sandbox.permissions import Level, Permissions
+from corral.tools.sandbox.permissions import LEVELS, Level, Permissions
 
 __all__ = ["SandboxReport", "probe"]
 
@@ -26,38 +26,46 @@ class SandboxReport:
         problems: For each other level, why not.
         remedies: What would mend it, in sentences for the user.
         landlock: The kernel's Landlock version, 0 for none.
+        layers: What each layer amounts to here, by its name, in the order of the way down.
     """
 
     levels: tuple[Level, ...]
     problems: Mapping[Level, str] = field(default_factory=dict[Level, str])
     remedies: tuple[str, ...] = ()
     landlock: int = 0
+    layers: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def level_for(self, permissions: Permissions) -> Level:
         """The level to run a program with these permissions on: the strongest there is.
 
         Raises:
             SandboxUnavailable: If none here is strong enough.
+            ConfigError: For permissions that no level can enforce: any `network`.
         """
-        strict = permissions.min_level == "namespaces"
-        if "namespaces" in self.levels:
-            return "namespaces"
-        if self.levels and not strict and not permissions.processes:
-            return self.levels[0]
-        problems = "; ".join(f"{level}: {why}" for level, why in self.problems.items())
+        permissions.check_program()
+        wanted = LEVELS.index(permissions.min_level)
+        strong: list[Level] = [level for level in self.levels if LEVELS.index(level) >= wanted]
+        for level in strong:
+            if level != "reduced" or not permissions.processes:
+                return level
+        blamed: dict[str, list[str]] = {}
+        for level, why in self.problems.items():
+            blamed.setdefault(why, []).append(level)
+        problems = "; ".join(f"{', '.join(levels)}: {why}" for why, levels in blamed.items())
         if not self.levels:
-            wanted = "This machine can't confine code"
-        elif strict:
-            wanted = (
-                "The level 'namespaces', which min_level asks for, can't be had on this machine"
+            why = "This machine can't confine code"
+        elif not strong:
+            why = (
+                f"The level {permissions.min_level!r}, which min_level asks for, "
+                "can't be had on this machine"
             )
         else:
-            wanted = (
-                f"processes={permissions.processes!r} needs the level 'namespaces', "
-                "which can't be had here"
+            why = (
+                f"processes={permissions.processes!r} needs the level 'bubblewrap' or "
+                "'namespaces', which can't be had here"
             )
         remedy = " ".join(self.remedies) or "Run `corral doctor` for details."
-        raise SandboxUnavailable(f"{wanted} ({problems}). Nothing was run. {remedy}")
+        raise SandboxUnavailable(f"{why} ({problems}). Nothing was run. {remedy}")
 
 
 # Prints one line for each thing that must be refused, and one that must work.
@@ -106,24 +114,21 @@ def probe() -> SandboxReport:
     Blocks for some tenths of a second the first time.
     """
     if sys.platform != "linux":
-        why = f"the sandbox is made of Linux's own means, and this is {sys.platform!r}"
-        remedy = "Run Corral in a Linux container or virtual machine (on Windows: in WSL2)."
-        return SandboxReport(
-            levels=(), problems={"namespaces": why, "reduced": why}, remedies=(remedy,)
+        return _nowhere(
+            f"the sandbox is made of Linux's own means, and this is {sys.platform!r}",
+            _ELSEWHERE.get(sys.platform, "Run Corral in a Linux virtual machine or container."),
         )
     from corral.tools.sandbox import _libc, _seccomp
 
     if _libc.machine() not in _seccomp.ARCHITECTURES:
-        why = f"no system call table for {_libc.machine()!r}"
-        remedy = f"Use one of {sorted(_seccomp.ARCHITECTURES)}."
-        return SandboxReport(
-            levels=(), problems={"namespaces": why, "reduced": why}, remedies=(remedy,)
+        return _nowhere(
+            f"no system call table for {_libc.machine()!r}",
+            f"Use one of {sorted(_seccomp.ARCHITECTURES)}.",
         )
     problems: dict[Level, str] = {}
     levels: list[Level] = []
-    order: tuple[Level, ...] = ("namespaces", "reduced")
-    for level in order:
-        why = _problem(level)
+    for level in reversed(LEVELS):
+        why = self_test(level)
         if why is None:
             levels.append(level)
         else:
@@ -134,13 +139,57 @@ def probe() -> SandboxReport:
         problems=problems,
         remedies=tuple(_remedies(problems, landlock)),
         landlock=landlock,
+        layers=_layers(levels, landlock),
     )
 
 
-def _problem(level: Level) -> str | None:
+_ELSEWHERE = {
+    "darwin": (
+        "On macOS, run Corral in a Linux virtual machine or container (Docker Desktop, Colima, "
+        "Lima, UTM)."
+    ),
+    "win32": "On Windows, run Corral in WSL2, where it has the whole sandbox.",
+}
+
+
+def _nowhere(why: str, remedy: str) -> SandboxReport:
+    problems: dict[Level, str] = dict.fromkeys(reversed(LEVELS), why)
+    return SandboxReport(levels=(), problems=problems, remedies=(remedy,))
+
+
+def _layers(levels: list[Level], landlock: int) -> dict[str, str]:
+    from corral.tools.sandbox import _landlock, _libc, _seccomp
+
+    if not levels:
+        return {}
+    machine = _libc.machine()
+    root = os.geteuid() == 0
+    namespaces = {
+        "namespaces": "its own files, processes, network, users, host name and IPC",
+        "bubblewrap": "the same, made by the system's bwrap",
+        "reduced": "none: the user's files exist for it, closed",
+    }
+    return {
+        "environment": "only what is named; no descriptor but its own pipes",
+        "user": "65534 in place of root" if root else "this user",
+        "namespaces": namespaces[levels[0]],
+        "privileges": "no capability, and none to be had again",
+        "landlock": _landlock.covers(landlock),
+        "seccomp": f"{_seccomp.allowed(machine)} system calls of {machine}, the rest refused",
+        "limits": "memory, processor, files, processes, descriptors; wall clock and output outside",
+    }
+
+
+def self_test(level: Level) -> str | None:
     """Why `level` can't be used here, or None when its self-test passed."""
+    from corral.tools.sandbox import _bubblewrap
     from corral.tools.sandbox._host import prepare
 
+    if level == "bubblewrap":
+        try:
+            _bubblewrap.find()
+        except OSError as error:
+            return str(error)
     with tempfile.TemporaryDirectory(prefix="corral-probe-") as folder:
         os.chmod(folder, 0o755)
         secret = Path(folder, "secret")
@@ -149,7 +198,7 @@ def _problem(level: Level) -> str | None:
         stdin = f"{secret}\n{os.getpid()}\n".encode()
         try:
             result = prepare(
-                level, _SELF_TEST, permissions=Permissions(wall_seconds=10), stdin=stdin
+                level, {"source": _SELF_TEST}, permissions=Permissions(wall_seconds=10), stdin=stdin
             ).run()
         except SandboxUnavailable as error:
             return str(error).partition(" Nothing was run.")[0]
@@ -178,6 +227,11 @@ def _remedies(problems: Mapping[Level, str], landlock: int) -> list[str]:
                 "For namespaces: allow user namespaces; in a container, start it with a seccomp "
                 "profile that allows unshare and mount (`docker run --security-opt seccomp=FILE`)."
             )
+    if "bubblewrap" in problems and "namespaces" in problems:
+        remedies.append(
+            "Or install bubblewrap 0.12 or later (`apt install bubblewrap`, where that is new "
+            "enough), which some systems let make what they deny to others."
+        )
     if "reduced" in problems and not landlock:
         remedies.append(
             "For the reduced level: a Linux of 5.13 or later with `landlock` among the modules in "
