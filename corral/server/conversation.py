@@ -1,0 +1,92 @@
+"""A client's list of messages as a conversation that an agent can go on with."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from corral.messages import AssistantMessage, ImagePart, Message, Part, TextPart, UserMessage
+from corral.server.errors import ApiError
+
+__all__ = ["Line", "Role", "continue_from", "image_part"]
+
+Role: TypeAlias = Literal["system", "user", "assistant"]
+
+_SIGNATURES = (
+    (b"\x89PNG\r\n\x1a\n", "image/png"),
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"RIFF", "image/webp"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One message of a client, whichever interface it came by."""
+
+    role: Role
+    text: str
+    images: tuple[ImagePart, ...] = ()
+
+
+def continue_from(
+    lines: Sequence[Line], *, param: str = "messages"
+) -> tuple[list[Message], UserMessage]:
+    """What was said before, and the user's message that the turn answers: the last line.
+
+    A client's system messages have the user's standing and no more, since an agent's instructions
+    are its operator's: each goes in front of the user's next message. So does a greeting that the
+    client had the agent say first.
+
+    Raises:
+        ApiError: 400, the last line is not the user's.
+    """
+    if not lines or lines[-1].role != "user":
+        raise ApiError(
+            400,
+            "The last message must be the user's: it is what the agent answers.",
+            param=param,
+        )
+    messages: list[Message] = []
+    notes: list[str] = []
+    for line in lines:
+        if line.role == "system":
+            notes.append(line.text)
+        elif line.role == "assistant" and line.text.strip():
+            if messages:
+                messages.append(AssistantMessage(text=line.text))
+            else:  # a conversation is the user's to begin: no model was trained on another order
+                notes.append(f"(You greeted me: {line.text})")
+        elif line.role == "user":
+            messages.append(_user_message("\n\n".join([*notes, line.text]), line.images))
+            notes.clear()
+    last = messages.pop()
+    assert isinstance(last, UserMessage)
+    return messages, last
+
+
+def image_part(data: str, *, param: str = "messages") -> ImagePart:
+    """An image that came as base64, known by its first bytes.
+
+    Raises:
+        ApiError: 400, it is no base64, or neither PNG, JPEG nor WebP.
+    """
+    try:
+        raw = base64.b64decode(data, validate=True)
+    except (binascii.Error, ValueError):
+        raise ApiError(
+            400, "An image is not valid base64. Encode its bytes.", param=param
+        ) from None
+    for signature, media_type in _SIGNATURES:
+        if raw.startswith(signature):
+            return ImagePart.model_validate({"media_type": media_type, "data": data})
+    raise ApiError(400, "An image is neither PNG, JPEG nor WebP. Convert it.", param=param)
+
+
+def _user_message(text: str, images: Sequence[ImagePart]) -> UserMessage:
+    if not images:
+        return UserMessage(content=text)
+    parts: list[Part] = [*images, TextPart(text=text)]
+    return UserMessage(content=tuple(parts))
