@@ -16,6 +16,7 @@ from random import Random
 from typing import Literal
 
 from corral.messages import Message, ToolSpec
+from training.data.builtins import FORMAT
 from training.data.core import SPLITS
 from training.data.guarding import draw_guarded
 from training.data.mixture import draw_exchange, draw_tree
@@ -31,13 +32,15 @@ _GUARDED = 240
 class Tree:
     """Conversations that share a system prompt and its tools.
 
-    Every branch begins with a user's message and ends with the assistant's words.
+    Every branch begins with a user's message and ends with the assistant's: its words, or a call.
     """
 
     system: str
     tools: tuple[ToolSpec, ...]
     date: datetime.date | None
     branches: tuple[tuple[Message, ...], ...]
+    format: str = "llama3.2"
+    """The prompt format; another one where built-in tools are announced."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +61,14 @@ def cria_trees(seed: int, split: str = "train") -> Iterator[Tree]:
     for number in _numbers(split, _TREES):
         system, tools, date, talks = draw_tree(rng, split, number)
         branches = tuple(tuple(talk.messages) for talk in talks)
-        yield Tree(system=system, tools=tools, date=date, branches=branches)
+        builtin = any(tool.kind == "builtin" for tool in tools)
+        yield Tree(
+            system=system,
+            tools=tools,
+            date=date,
+            branches=branches,
+            format=FORMAT if builtin else "llama3.2",
+        )
 
 
 def guard_examples(seed: int, split: str = "train") -> Iterator[GuardExample]:

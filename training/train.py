@@ -1,8 +1,10 @@
 """Train an adapter: `python -m training.train cria --base FOLDER --minutes 45`.
 
 Stops when its minutes are used up, whatever the machine does in them: the learning rate follows the
-share of the time that has passed. Checkpoints are safetensors and JSON, written beside the last one
-and then put in its place; the same command goes on from there.
+share of the time that has passed. On a processor it is the time that the run got there. Checkpoints
+are safetensors and JSON, written beside the last one and then put in its place; the same command
+goes on from there, and with another seed it goes on with other data. Ctrl-C ends the step under way
+and writes one.
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ import argparse
 import json
 import math
 import os
+import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -33,13 +37,19 @@ RUNS = Path(__file__).parent / "runs"
 
 @dataclass(kw_only=True)
 class Progress:
-    """How far a run has come. Minutes are of training alone, without the reading of the base."""
+    """How far a run has come.
+
+    Minutes are of training alone, and on a processor of its own time there, a worker: when other
+    programs take the cores, the run gets longer and not worse.
+    """
 
     step: int = 0
     trees: int = 0
     tokens: int = 0
     labels: int = 0
     minutes: float = 0.0
+    began: float = 0.0
+    """The minute from which the learning rate falls: more than 0 where it was raised once more."""
     loss: float = math.nan
     """Nats a label, averaged over about the last thirty steps."""
 
@@ -124,19 +134,29 @@ class Trainer:
             self.parameters.values(), lr=rate, betas=(0.9, 0.98), weight_decay=0.0
         )
         self.progress = Progress()
+        self.stopping = False
+        """Set from outside, it ends `run` after the step under way, with a checkpoint."""
+        self._threads = workers if workers > 1 else torch.get_num_threads()
         self._workers = ThreadPoolExecutor(
             workers, initializer=_one_thread_each, initargs=(workers,)
         )
 
+    def _clock(self) -> float:
+        """Seconds, of which only differences mean anything."""
+        if self.model.delta.device.type != "cpu":
+            return time.monotonic()
+        return time.process_time() / self._threads
+
     def rate_now(self) -> float:
         """Warm-up by steps, then a cosine over the time, down to a twentieth."""
-        share = min(1.0, self.progress.minutes / self.budget)
+        began = self.progress.began
+        share = min(1.0, (self.progress.minutes - began) / max(1e-9, self.budget - began))
         cosine = self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * share))
         return self.rate * cosine * min(1.0, (self.progress.step + 1) / self.warm_up)
 
     def step(self) -> float:
         """One step of the optimizer; the loss in nats a label."""
-        began = time.monotonic()
+        began = self._clock()
         trees = take_labels(self.trees, self.labels)
         if not trees:
             raise RuntimeError("The training data has come to an end.")
@@ -155,7 +175,7 @@ class Trainer:
         p.trees += len(trees)
         p.tokens += sum(len(tree.ids) for tree in trees)
         p.labels += count
-        p.minutes += (time.monotonic() - began) / 60
+        p.minutes += (self._clock() - began) / 60
         p.loss = total if math.isnan(p.loss) else p.loss + (total - p.loss) / min(30, p.step)
         return total
 
@@ -209,8 +229,8 @@ class Trainer:
         if older.exists():
             older.rmdir()
 
-    def load(self, folder: Path) -> None:
-        """Go on from a checkpoint. The data is run forward to where it was."""
+    def load(self, folder: Path, *, replay: bool = True) -> None:
+        """Go on from a checkpoint; `replay` runs the data forward to where it was."""
         state: dict[str, Any] = json.loads((folder / "state.json").read_text(encoding="utf-8"))
         self.progress = Progress(**state["progress"])
         self.model.load_adapter(load_file(folder / "adapter.safetensors"))
@@ -224,13 +244,13 @@ class Trainer:
                 for key, value in moments.items()
                 if key.startswith(head)
             }
-        for _ in range(self.progress.trees):
+        for _ in range(self.progress.trees if replay else 0):
             next(self.trees)
 
-    def run(self, folder: Path, *, checkpoint_minutes: float = 5.0, log_every: int = 5) -> None:
+    def run(self, folder: Path, *, checkpoint_minutes: float = 3.0, log_every: int = 5) -> None:
         """Train until the minutes are used up, saying now and then how it goes."""
         saved = self.progress.minutes
-        while self.progress.minutes < self.budget:
+        while self.progress.minutes < self.budget and not self.stopping:
             before = (self.progress.tokens, self.progress.labels, self.progress.minutes)
             loss = self.step()
             p = self.progress
@@ -248,7 +268,18 @@ class Trainer:
                 self.save(folder)
                 print(f"checkpoint at {p.minutes:.1f} minutes", flush=True)
         self.save(folder)
-        print(f"done: {self.progress}", flush=True)
+        print(f"{'stopped' if self.stopping else 'done'}: {self.progress}", flush=True)
+
+
+def _commit() -> str | None:
+    """The commit that this file belongs to, with a `+` where files were changed since."""
+    here = {"cwd": Path(__file__).parent, "capture_output": True, "text": True, "check": True}
+    try:
+        head = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], **here).stdout.strip()
+        changed = subprocess.run(["git", "status", "--porcelain", "."], **here).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head + ("+" if changed else "")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -260,6 +291,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--rank", type=int, help="16 for cria, 3 for cria-guard")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument(
+        "--anew", action="store_true", help="raise the rate once more when going on from a run"
+    )
     parser.add_argument("--labels", type=int, help="labels a step: 870 for cria, 64 for cria-guard")
     parser.add_argument("--run", type=Path, help="the run's folder; default training/runs/NAME")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
@@ -289,12 +323,23 @@ def main(arguments: list[str] | None = None) -> None:
         workers=workers,
     )
     folder = (options.run or RUNS / options.name) / "checkpoint"
+    written = folder.parent / "settings.json"
     if (folder / "state.json").exists():
-        trainer.load(folder)
+        before = json.loads(written.read_text(encoding="utf-8")) if written.exists() else {}
+        trainer.load(folder, replay=before.get("seed") == options.seed)
+        if options.anew:
+            trainer.progress.began = trainer.progress.minutes
         print(f"going on from {trainer.progress}", flush=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(options).items()}
-    (folder.parent / "settings.json").write_text(json.dumps(settings, indent=2), encoding="utf-8")
+    settings["commit"] = _commit()
+    written.write_text(json.dumps(settings, indent=2), encoding="utf-8")
+
+    def stop(signum: int, frame: object) -> None:
+        trainer.stopping = True
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
     trainer.run(folder)
 
 

@@ -48,6 +48,8 @@ class TreeLike(Protocol):
     def date(self) -> datetime.date | None: ...
     @property
     def branches(self) -> tuple[tuple[Message, ...], ...]: ...
+    @property
+    def format(self) -> str: ...
 
 
 class GuardLike(Protocol):
@@ -109,7 +111,9 @@ def branch_of(tree: TreeLike, branch: Sequence[Message], encoder: TextEncoder) -
     headers.
     """
     messages: list[Message] = [SystemMessage(text=tree.system)] if tree.system else []
-    prompt = render_prompt([*messages, *branch], tools=tree.tools, date=tree.date)
+    prompt = render_prompt(
+        [*messages, *branch], tools=tree.tools, date=tree.date, format=tree.format
+    )
     segments = prompt.segments[:-4]  # the header of a next answer, which isn't there
     ids: list[int] = []
     learn: list[bool] = []

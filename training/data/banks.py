@@ -27,7 +27,7 @@ def _bank(name: str, split: str) -> tuple[str, ...]:
     return items if len(items) < 26 or len(mine) < 3 else mine
 
 
-_PATTERN = re.compile(r"(\w+)\(([^)]*)\)")
+_PATTERN = re.compile(r"(\w+)\((.*)\)")
 _OFTEN_MADE_UP = {
     "person": 0.15,
     "city": 0.12,

@@ -14,7 +14,14 @@ from random import Random
 
 from pydantic import JsonValue
 
-from corral.messages import AssistantMessage, Message, ToolCall, ToolResult, UserMessage
+from corral.messages import (
+    AssistantMessage,
+    Message,
+    StopReason,
+    ToolCall,
+    ToolResult,
+    UserMessage,
+)
 
 __all__ = [
     "FOLDER",
@@ -136,13 +143,15 @@ class Talk:
         """The assistant answers in words."""
         self.messages.append(AssistantMessage(text=text))
 
-    def call(self, *calls: tuple[str, dict[str, JsonValue]]) -> None:
+    def call(
+        self, *calls: tuple[str, dict[str, JsonValue]], ends: StopReason = "end_of_turn"
+    ) -> None:
         """The assistant calls functions, by name and arguments, in one message."""
         made: list[ToolCall] = []
         for name, arguments in calls:
             self._calls += 1
             made.append(ToolCall(id=f"call_{self._calls}", name=name, arguments=arguments))
-        self.messages.append(AssistantMessage(calls=tuple(made)))
+        self.messages.append(AssistantMessage(calls=tuple(made), stop_reason=ends))
 
     def code(self, program: str) -> None:
         """The assistant runs `program` in the code interpreter."""

@@ -1,4 +1,4 @@
-"""Everyday tools, read from `everyday*.txt`, and what people say to them.
+"""Everyday tools, read from `everyday*.txt` and `brief*.txt`, and what people say to them.
 
 A tool's entry in the bank, one fact a line:
 
@@ -7,7 +7,7 @@ A tool's entry in the bank, one fact a line:
     desc TEXT                   a description; one of several is used
     arg NAME|OTHER...[?] TYPE KIND TEXT
                                 an argument; `?` optional; TYPE is string, integer, number, boolean,
-                                strings or enum(a|b)
+                                strings, numbers or enum(a|b)
     ask TEXT [=> NAME=VALUE]    a request; `{name}` or `{name:kind}` are arguments
     more TEXT                   a follow-up that changes what it names and keeps the rest
     two TEXT                    asks for two calls: `{name2}` is the second's, the rest is shared
@@ -19,6 +19,9 @@ A tool's entry in the bank, one fact a line:
     none TEXT                   the answer to an empty list
     say TEXT                    an answer to the result above it; `{key}` of the result or the call
     err CONTENT | ANSWER...     a result that is an error, and how it is told
+
+A tool without results (those of `brief*.txt`) is learnt as far as its call, and so are the requests
+in other languages, which `languages.txt` has: a tool's name and what is said, one a line.
 """
 
 from __future__ import annotations
@@ -36,7 +39,8 @@ from training.data.core import FOLDER, chance, split_of
 __all__ = ["Argument", "Entry", "Outcome", "Request", "draw_request", "draw_outcome", "entries"]
 
 _SLOT = re.compile(r"\{(\w+)(?::([^{}]+))?\}")
-_ARGUMENT = re.compile(r"(\S+) (\w+(?:\([^)]*\))?) (-|\w+(?:\([^)]*\))?)(?: (.*))?")
+_INSIDE = r"\((?:[^()]|\([^()]*\))*\)"
+_ARGUMENT = re.compile(rf"(\S+) (\w+(?:\([^)]*\))?) (-|\w+(?:{_INSIDE})?)(?: (.*))?")
 _PAIR = re.compile(r"(\w+)=('[^']*'|@\w+|\w+\([^)]*\)|[-\w.]+)")
 # The tools of Corral's own first pages: always trained on.
 _PINNED = frozenset(
@@ -75,7 +79,7 @@ class Reply:
     says: list[str] = field(default_factory=list[str])
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Entry:
     """One everyday tool of the bank."""
 
@@ -84,6 +88,7 @@ class Entry:
     descriptions: list[str] = field(default_factory=list[str])
     arguments: list[Argument] = field(default_factory=list[Argument])
     asks: list[str] = field(default_factory=list[str])
+    foreign: list[str] = field(default_factory=list[str])
     mores: list[str] = field(default_factory=list[str])
     twos: list[str] = field(default_factory=list[str])
     lacks: list[tuple[str, list[str]]] = field(default_factory=list[tuple[str, list[str]]])
@@ -123,7 +128,7 @@ class Outcome:
 def entries() -> tuple[Entry, ...]:
     """Every tool of the bank files, in their order."""
     found: list[Entry] = []
-    for path in sorted(FOLDER.glob("everyday*.txt")):
+    for path in sorted((*FOLDER.glob("everyday*.txt"), *FOLDER.glob("brief*.txt"))):
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             if not line.strip() or line.startswith("#"):
                 continue
@@ -132,6 +137,11 @@ def entries() -> tuple[Entry, ...]:
                 _read(found, keyword, rest.strip())
             except (ValueError, IndexError, StopIteration) as error:
                 raise ValueError(f"{path.name}:{number}: {line!r}: {error}") from error
+    named = {entry.name: entry for entry in found}
+    for line in (FOLDER / "languages.txt").read_text(encoding="utf-8").splitlines():
+        if line and not line.startswith("#"):
+            name, _, ask = line.partition(" ")
+            named[name].foreign.append(_checked(named[name], ask))
     names = [entry.name for entry in found]
     twice = {name for name in names if names.count(name) > 1}
     if twice:
@@ -237,7 +247,9 @@ def _drawn(
     if isinstance(drawn, list):
         words = [str(item) for item in drawn]
         return drawn, f"{', '.join(words[:-1])}{rng.choice((' and ', ', and ', ', '))}{words[-1]}"
-    if argument.type == "number" and isinstance(drawn, int | float) and chance(rng, 0.5):
+    if argument.type in ("integer", "number") and isinstance(drawn, str):  # from a bank
+        drawn = float(drawn) if "." in drawn else int(drawn)
+    elif argument.type == "number" and isinstance(drawn, int | float) and chance(rng, 0.5):
         drawn = round(drawn)
     if argument.type == "string":
         drawn = str(drawn)

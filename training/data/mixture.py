@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Callable
 from functools import cache
 from random import Random
 
 from corral.messages import AssistantMessage, ToolSpec, UserMessage
 from training.data.arithmetic import sum_branch
+from training.data.builtins import NAMES, builtin_talk
 from training.data.chat import knowledge_talk, memory_talk, no_tool_talk, small_talk
 from training.data.composed import (
     Composed,
@@ -31,6 +33,27 @@ CODE_DESCRIPTIONS = (
     "Execute Python code.",
     "Runs Python in a sandbox.",
 )
+_COMPUTABLE = frozenset(
+    {"files", "unit conversions", "geometry", "equations", "number theory", "number sequences"}
+    | {"statistics", "probability", "savings", "loans", "physics", "electricity", "words", "dice"}
+    | {"body weight", "passwords", "painting walls", "recipes", "the moon"}
+)
+"""What Python could do as well, so that its refusal would be wrong beside the interpreter."""
+_BUILTINS = {
+    name: ToolSpec(
+        name=name,
+        description=description,
+        parameters={
+            "type": "object",
+            "properties": {"query": {"type": "string"}},
+            "required": ["query"],
+        },
+        kind="builtin",
+    )
+    for name, description in zip(
+        NAMES, ("Search the web.", "Answer questions of mathematics and science."), strict=True
+    )
+}
 Plan = list[tuple[float, Callable[[], Talk | None]]]
 
 
@@ -62,9 +85,11 @@ def draw_tree(
     rng: Random, split: str, number: int
 ) -> tuple[str, tuple[ToolSpec, ...], datetime.date | None, list[Talk]]:
     """A system prompt, its tools, the date, and eight conversations."""
-    kinds = ("code", "functions", "both", "none", "composed", "chain")
+    kinds = ("code", "functions", "both", "none", "composed", "chain", "builtin")
     # The first trees of a finite split go round the kinds, so that each is measured.
-    kind = rng.choices(kinds, (31, 30, 15, 11, 10, 3))[0] if split == "train" else kinds[number % 6]
+    kind = (
+        rng.choices(kinds, (25, 37, 12, 9, 11, 4, 2))[0] if split == "train" else kinds[number % 7]
+    )
     system, date = _system(rng), _date(rng)
     tools: list[ToolSpec] = []
     plan: Plan = []
@@ -90,6 +115,10 @@ def draw_tree(
         tools += [one.spec for one in (first, second, *others)]
         topics = (f"the {first.noun}",)
         plan += [(8, lambda: chain_talk(rng, split, first, second)), *_composed(rng, split, others)]
+    elif kind == "builtin":
+        tools += [_BUILTINS[name] for name in NAMES]
+        topics = ("web searches",)
+        plan += [(7, lambda: builtin_talk(rng, split, rng.choice(NAMES)))]
     if kind in ("code", "both") or (kind == "composed" and chance(rng, 0.12)):
         interpreter = ToolSpec(
             name="code_interpreter",
@@ -142,14 +171,30 @@ def _offer(rng: Random, split: str, wanted: int) -> list[Dressed]:
     """Some tools of different names, each dressed anew."""
     offered: dict[str, Dressed] = {}
     pool = _of_split(split)
+    alike = chance(rng, 0.4)
     while len(offered) < wanted:
         entry = rng.choice(pool)
+        if alike and offered and chance(rng, 0.6):
+            entry = rng.choice(_neighbours(pool, rng.choice(list(offered.values())).entry))
         one = dress(rng, entry)
         if one.spec.name not in offered and all(
             entry is not other.entry for other in offered.values()
         ):
             offered[one.spec.name] = one
     return list(offered.values())
+
+
+@cache
+def _neighbours(pool: tuple[Entry, ...], entry: Entry) -> tuple[Entry, ...]:
+    """The tools that share a word of their names or the topic with this one: hard to tell apart."""
+    words = _words(entry)
+    return tuple(other for other in pool if words & _words(other)) or pool
+
+
+def _words(entry: Entry) -> set[str]:
+    names = " ".join((*entry.names, entry.topic)).lower()
+    common = {"get", "find", "set", "the", "of", "list", "search", "add", "check", "new", "show"}
+    return set(re.findall(r"[a-z]{3,}", names.replace("_", " "))) - common
 
 
 def _functions(rng: Random, split: str, dressed: list[Dressed]) -> Plan:
@@ -166,10 +211,10 @@ def _talk(rng: Random, split: str, kind: str, topics: tuple[str, ...]) -> Plan:
     plan: Plan = [
         (0.75, lambda: small_talk(rng, split, topics)),
         (1.7 if offers else 4, lambda: knowledge_talk(rng, split, rng.choice((1, 1, 2)))),
-        (0.4 if offers else 1.4, lambda: memory_talk(rng, split)),
-        (0.3 if offers else 2.2, lambda: text_talk(rng, split)),
+        (0.5 if offers else 1.4, lambda: memory_talk(rng, split)),
+        (0.4 if offers else 2.2, lambda: text_talk(rng, split)),
     ]
-    plan.append((0.55 if offers else 0.6, lambda: _unserved(rng, split, topics)))
+    plan.append((0.8 if offers else 0.6, lambda: _unserved(rng, split, topics)))
     return plan
 
 
@@ -177,7 +222,7 @@ def _unserved(rng: Random, split: str, topics: tuple[str, ...]) -> Talk | None:
     """A request for a tool that isn't offered."""
     others = [entry for entry in _of_split(split) if entry.topic not in topics]
     if "calculations with Python" in topics:
-        others = [entry for entry in others if entry.topic not in ("files", "unit conversions")]
+        others = [entry for entry in others if entry.topic not in _COMPUTABLE]
     entry = rng.choice(others)
     request = plain_request(rng, split, entry)
     if not request:
@@ -195,7 +240,8 @@ def draw_exchange(rng: Random, split: str) -> tuple[str, str]:
         elif pick < 0.5:
             talk = task_branch(rng, split, None, 0)
         elif pick < 0.75:
-            talk = everyday_talk(rng, split, _offer(rng, split, 1))
+            offered = _offer(rng, split, 1)
+            talk = everyday_talk(rng, split, offered) if offered[0].entry.replies else None
         elif pick < 0.88:
             talk = knowledge_talk(rng, split)
         elif pick < 0.94:
@@ -205,5 +251,7 @@ def draw_exchange(rng: Random, split: str) -> tuple[str, str]:
         if talk is None:
             continue
         asked = [m.text for m in talk.messages if isinstance(m, UserMessage)]
+        if not isinstance(talk.messages[-1], AssistantMessage) or not talk.messages[-1].text:
+            continue  # it ends with a call
         told = [m.text for m in talk.messages if isinstance(m, AssistantMessage) and m.text]
         return asked[-1], told[-1]

@@ -71,6 +71,8 @@ def _schema(rng: Random, argument: Argument, told: bool, generated: bool) -> Jso
         schema |= {"type": "string", "enum": list(argument.options)}
     elif argument.type == "strings":
         schema |= {"type": "array", "items": {"type": "string"}}
+    elif argument.type == "numbers":
+        schema |= {"type": "array", "items": {"type": "number"}}
     else:
         schema["type"] = argument.type
     if generated and not argument.required:
@@ -129,7 +131,10 @@ def _request(rng: Random, split: str, entry: Entry, *, two: bool = False) -> Req
     asks = _asks(entry.name, tuple(entry.twos if two else entry.asks), entry.split, split)
     if not asks:
         return None
-    request = draw_request(rng, split, entry, rng.choice(asks))
+    ask = rng.choice(asks)
+    request = draw_request(rng, split, entry, ask)
+    if ask.startswith("{"):  # a value, which keeps its capital
+        return request
     return Request(text=_dressed_text(rng, request.text), calls=request.calls)
 
 
@@ -149,25 +154,48 @@ def everyday_talk(rng: Random, split: str, dressed: list[Dressed]) -> Talk | Non
         return _both(rng, split, *rng.sample(dressed, 2))
     if pick < 0.28 and one.entry.lacks:
         return _asked_for(rng, split, one)
-    if pick < 0.34:
+    if pick < 0.34 and one.entry.replies:
         return _retried(rng, split, one)
+    if one.entry.foreign and chance(rng, 0.07):
+        return _foreign(rng, split, one)
+    return _plain_talk(rng, split, one, dressed)
+
+
+def _plain_talk(rng: Random, split: str, one: Dressed, dressed: list[Dressed]) -> Talk | None:
+    """A request that is served at once, and perhaps what comes after it."""
     talk = Talk()
     if not _served(rng, split, talk, one):
         return None
+    if not one.entry.replies:
+        return talk
     if chance(rng, 0.2):
         _more(rng, split, talk, one)
     if chance(rng, 0.07):
         _again(rng, split, talk)
     if chance(rng, 0.17):
-        _served(rng, split, talk, rng.choice(dressed))
+        after = rng.choice(dressed)
+        if _served(rng, split, talk, after) and not after.entry.replies:
+            return talk
     if chance(rng, 0.06):
         talk.user(rng.choice(sections("requests.txt")["thanks"]))
         talk.say(welcome(rng))
     return talk
 
 
+def _foreign(rng: Random, split: str, one: Dressed) -> Talk | None:
+    """A request in another language, as far as its call."""
+    asks = _asks(one.entry.name, tuple(one.entry.foreign), one.entry.split, split)
+    if not asks:
+        return None
+    request = draw_request(rng, split, one.entry, rng.choice(asks))
+    talk = Talk()
+    talk.user(request.text)
+    talk.call(one.call(request.calls[0]))
+    return talk
+
+
 def _served(rng: Random, split: str, talk: Talk, one: Dressed) -> bool:
-    """A request, its call, the result and the answer."""
+    """A request and its call; where the bank has results, the result and the answer."""
     request = _request(rng, split, one.entry)
     if request is None:
         return False
@@ -217,8 +245,10 @@ def _again(rng: Random, split: str, talk: Talk) -> None:
 def _done(
     rng: Random, split: str, talk: Talk, one: Dressed, arguments: dict[str, JsonValue]
 ) -> None:
-    outcome = draw_outcome(rng, split, one.entry, arguments, fails=chance(rng, 0.09))
     talk.call(one.call(arguments))
+    if not one.entry.replies:
+        return
+    outcome = draw_outcome(rng, split, one.entry, arguments, fails=chance(rng, 0.09))
     talk.results(outcome.content, is_error=outcome.is_error)
     talk.say(outcome.answer)
 
@@ -229,8 +259,10 @@ def _twice(rng: Random, split: str, one: Dressed) -> Talk | None:
         return None
     talk = Talk()
     talk.user(request.text)
-    told = [draw_outcome(rng, split, one.entry, arguments) for arguments in request.calls]
     talk.call(*(one.call(arguments) for arguments in request.calls))
+    if not one.entry.replies:
+        return talk
+    told = [draw_outcome(rng, split, one.entry, arguments) for arguments in request.calls]
     talk.results(*(outcome.content for outcome in told))
     talk.say(" ".join(_sentence(outcome.answer) for outcome in told))
     return talk
@@ -246,11 +278,13 @@ def _both(rng: Random, split: str, first: Dressed, second: Dressed) -> Talk | No
             a=_sentence(one.text), b=lower_first(other.text), B=other.text
         )
     )
+    talk.call(first.call(one.calls[0]), second.call(other.calls[0]))
+    if not (first.entry.replies and second.entry.replies):
+        return talk
     told = [
         draw_outcome(rng, split, first.entry, one.calls[0]),
         draw_outcome(rng, split, second.entry, other.calls[0]),
     ]
-    talk.call(first.call(one.calls[0]), second.call(other.calls[0]))
     talk.results(*(outcome.content for outcome in told))
     talk.say(" ".join(_sentence(outcome.answer) for outcome in told))
     return talk
@@ -283,7 +317,7 @@ def _asked_for(rng: Random, split: str, one: Dressed) -> Talk | None:
     if (
         len(missing) == 1
         and not one.entry.argument(missing[0].name).options
-        and one.entry.argument(missing[0].name).type != "strings"
+        and one.entry.argument(missing[0].name).type not in ("strings", "numbers")
     ):
         # The answer is the bare value: "Lima", "1047".
         name = missing[0].name
@@ -343,7 +377,7 @@ def total_talk(rng: Random, split: str, dressed: list[Dressed]) -> Talk | None:
     """A function's number taken further by the code interpreter."""
     one = rng.choice(dressed)
     talk = Talk()
-    if not _served(rng, split, talk, one):
+    if not one.entry.replies or not _served(rng, split, talk, one):
         return None
     content = next((m.content for m in reversed(talk.messages) if m.role == "tool"), None)
     if not isinstance(content, dict):
