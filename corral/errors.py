@@ -6,12 +6,15 @@
     ├── RuntimeUnavailable        the model can't be had: missing extra, gated, offline, too large,
     server down
     ├── ModelError                the model's runtime broke while it ran
+    │   ├── ContextTruncated      a server read less of the prompt than was sent
+    │   └── ScoreUnavailable      a runtime can't tell the probability of a token
     ├── ContextOverflow           the prompt and its answer don't fit the model's context
     ├── SandboxUnavailable        this machine can't confine code, so none is run
     ├── StoreError                the conversation store can't be read or written
     │   └── SessionBusy           another turn holds this session
     ├── ShieldError               a shield could not be asked (the gate then counts it as unsafe)
     └── ToolError                 a tool failed; the text goes to the model
+        └── ToolRetry             the call should be made again, in other words
 
 A message says what happened, quotes values with `!r`, and ends with what to do about it.
 """
@@ -21,15 +24,18 @@ from __future__ import annotations
 __all__ = [
     "ConfigError",
     "ContextOverflow",
+    "ContextTruncated",
     "CorralError",
     "InputError",
     "ModelError",
     "RuntimeUnavailable",
     "SandboxUnavailable",
+    "ScoreUnavailable",
     "SessionBusy",
     "ShieldError",
     "StoreError",
     "ToolError",
+    "ToolRetry",
 ]
 
 
@@ -51,6 +57,24 @@ class RuntimeUnavailable(CorralError):
 
 class ModelError(CorralError):
     """The model's runtime failed in the middle of its work."""
+
+
+class ContextTruncated(ModelError):
+    """A server cut the prompt before the model read it, so its answer is to another question."""
+
+    def __init__(self, *, sent: int, read: int, who: str) -> None:
+        """Say how many tokens were `sent` and how many `who` has `read`."""
+        self.sent = sent
+        self.read = read
+        super().__init__(
+            f"{who} read {read} of the prompt's {sent} tokens and cut the rest, so its answer was "
+            "thrown away. Give it a larger context, or ask for a smaller one here, so that the "
+            "prompt is shortened where it does no harm."
+        )
+
+
+class ScoreUnavailable(ModelError):
+    """A runtime has no probabilities to give. What it writes can still be read."""
 
 
 class ContextOverflow(CorralError):
@@ -84,3 +108,10 @@ class ShieldError(CorralError):
 
 class ToolError(CorralError):
     """Raised by a tool to tell the model, in words, what went wrong."""
+
+
+class ToolRetry(ToolError):
+    """Raised by a tool to have the model make the call again, mended: says what to mend.
+
+    A tool has so many tries a turn as its `retries` say; after them this is an error like any.
+    """

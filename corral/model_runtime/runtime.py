@@ -58,7 +58,7 @@ class Constraint:
     json_schema: Mapping[str, JsonValue] | None = None
     tools: tuple[ToolSpec, ...] = ()
     required: bool = False
-    syntax: Literal["pythonic", "json"] = "pythonic"
+    syntax: Literal["pythonic", "json", "tags"] = "pythonic"
 
     @property
     def kind(self) -> ConstraintKind:

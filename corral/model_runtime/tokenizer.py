@@ -67,6 +67,10 @@ class LlamaTokenizer:
         """The id of a control token; KeyError if the vocabulary has none of that name."""
         return self._ids[token]
 
+    def definition(self) -> str:
+        """The whole tokenizer, as the text of a `tokenizer.json`."""
+        return self._tokenizer.to_str()
+
     def special_name(self, token_id: int) -> str | None:
         """The name of a control token, or None where the id is a piece of text."""
         return self._names.get(token_id)

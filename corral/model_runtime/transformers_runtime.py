@@ -7,12 +7,13 @@ the event loop stays free. The model is held by one thread at a time.
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import threading
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import anyio.to_thread
 
@@ -35,12 +36,17 @@ from corral.model_runtime.tokenizer import Detokenizer, LlamaTokenizer
 if TYPE_CHECKING:
     import torch
 
+    from corral.model_runtime.grammar import Grammars, Matcher
+
 __all__ = ["TransformersRuntime"]
 
 _PREFILL_CHUNK = 256
 """Prompt tokens computed between two chances to cancel."""
 
 _T = TypeVar("_T")
+
+_Read: TypeAlias = "Callable[[torch.Tensor], Sequence[int]]"
+"""Makes the next tokens of a position's logits."""
 
 
 class TransformersRuntime:
@@ -59,6 +65,7 @@ class TransformersRuntime:
         self._model: Any = model
         self._tokenizer = tokenizer
         self._caches = PrefixCache()
+        self._grammars: Grammars | None = None
         self._lock = threading.Lock()
 
     @classmethod
@@ -93,8 +100,9 @@ class TransformersRuntime:
 
     @property
     def constrains(self) -> frozenset[ConstraintKind]:
-        """Nothing yet."""
-        return frozenset()
+        """Calls and JSON, by a grammar, where llguidance is installed."""
+        installed = importlib.util.find_spec("llguidance") is not None
+        return frozenset(("calls", "json")) if installed else frozenset()
 
     async def generate(
         self, prompt: Prompt, *, sampling: Sampling, constraint: Constraint | None = None
@@ -102,23 +110,31 @@ class TransformersRuntime:
         """Continue a prompt; see `Runtime.generate`."""
         check_constraint(self, constraint)
         ids = self._encode(prompt, room=sampling.max_tokens)
-        draw = _Draw(sampling)
+        matcher = None
+        if constraint is not None:
+            matcher = await anyio.to_thread.run_sync(self._matcher, constraint)
+        draw = _Draw(sampling, matcher)
         detokenizer = Detokenizer(self._tokenizer)
         entry = self._caches.take(ids)
         cached = len(entry.ids)
-        reason: StopReason = "max_tokens"
+        reason: StopReason | None = None
         written = 0
         try:
-            token = await self._prefill(entry, ids, draw)
-            while written < sampling.max_tokens:
-                written += 1
-                if token in self._tokenizer.stops:
-                    reason = self._tokenizer.stops[token]
+            tokens = await self._prefill(entry, ids, draw)
+            while True:
+                for token in tokens:
+                    written += 1
+                    reason = self._tokenizer.stops.get(token)
+                    if reason is not None:
+                        break
+                    for piece in detokenizer.feed(token):
+                        yield piece
+                    if written == sampling.max_tokens:
+                        reason = "max_tokens"
+                        break
+                if reason is not None:
                     break
-                for piece in detokenizer.feed(token):
-                    yield piece
-                if written < sampling.max_tokens:
-                    token = await self._in_thread(self._advance, entry, [token], draw)
+                tokens = await self._in_thread(self._advance, entry, tokens, draw)
             for piece in detokenizer.flush():
                 yield piece
             yield Finish(
@@ -143,6 +159,21 @@ class TransformersRuntime:
         finally:
             self._caches.give(entry)
 
+    async def likeliest(self, prompt: Prompt, n: int) -> list[tuple[str, float]]:
+        """The `n` likeliest first tokens, as text, with their probabilities, 0 to 1."""
+        ids = self._encode(prompt, room=1)
+        entry = self._caches.take(ids)
+        try:
+            read = _Likeliest(n)
+            await self._prefill(entry, ids, read)
+        finally:
+            self._caches.give(entry)
+        return [(self._token_text(token), probability) for token, probability in read.found]
+
+    def _token_text(self, token: int) -> str:
+        name = self._tokenizer.special_name(token)
+        return name or self._tokenizer.token_bytes(token).decode("utf-8", "replace")
+
     async def count(self, prompt: Prompt) -> int:
         """The prompt's length in tokens."""
         return len(prompt.encode(self._tokenizer))
@@ -151,6 +182,16 @@ class TransformersRuntime:
         """Drop the model and its caches. What is still generating goes on to its end."""
         self._caches.clear()
         self._model = None
+
+    def _matcher(self, constraint: Constraint) -> Matcher:
+        """Follows one output. In a worker thread: the first takes the time of a set-up."""
+        from corral.model_runtime.grammar import Grammars
+
+        with self._lock:
+            if self._grammars is None:
+                width = int(self._model.config.vocab_size)
+                self._grammars = Grammars(self._tokenizer, vocabulary=width)
+            return self._grammars.matcher(constraint)
 
     def _encode(self, prompt: Prompt, *, room: int) -> list[int]:
         if self._model is None:
@@ -163,9 +204,7 @@ class TransformersRuntime:
             raise ContextOverflow(needed=len(ids) + room, available=available)
         return ids
 
-    async def _prefill(
-        self, entry: CacheEntry, ids: Sequence[int], read: Callable[[torch.Tensor], int]
-    ) -> int:
+    async def _prefill(self, entry: CacheEntry, ids: Sequence[int], read: _Read) -> Sequence[int]:
         todo = ids[len(entry.ids) :]
         chunks = [todo[i : i + _PREFILL_CHUNK] for i in range(0, len(todo), _PREFILL_CHUNK)]
         for chunk in chunks[:-1]:
@@ -176,9 +215,9 @@ class TransformersRuntime:
         self,
         entry: CacheEntry,
         ids: Sequence[int],
-        read: Callable[[torch.Tensor], int] | None,
-    ) -> int:
-        """One forward pass over new ids; `read` makes something of the last one's logits.
+        read: _Read | None,
+    ) -> Sequence[int]:
+        """One forward pass over new ids; `read` makes the next ones of the last one's logits.
 
         In a worker thread.
         """
@@ -198,7 +237,7 @@ class TransformersRuntime:
                     logits_to_keep=1,
                 )
                 entry.ids.extend(ids)
-                return read(out.logits[0, -1].float()) if read else -1
+                return read(out.logits[0, -1].float()) if read else ()
         except Exception as error:
             # The cache may have grown in some layers and not in others: it can't be trusted any
             # more.
@@ -219,13 +258,23 @@ class TransformersRuntime:
 
 
 class _Draw:
-    """Draws the next token from logits, greedily or at random."""
+    """Draws the next token from logits, greedily or at random, and adds what must follow it."""
 
-    def __init__(self, sampling: Sampling) -> None:
+    def __init__(self, sampling: Sampling, matcher: Matcher | None = None) -> None:
         self._sampling = sampling
+        self._matcher = matcher
         self._generator: torch.Generator | None = None
 
-    def __call__(self, logits: torch.Tensor) -> int:
+    def __call__(self, logits: torch.Tensor) -> Sequence[int]:
+        if self._matcher is None:
+            return [self._draw(logits)]
+        if self._matcher.done:
+            return [self._matcher.end]
+        token = self._draw(logits)
+        self._matcher.advance(token)
+        return [token, *self._matcher.forced()]
+
+    def _draw(self, logits: torch.Tensor) -> int:
         import torch
 
         if not bool(torch.isfinite(logits).all()):
@@ -233,6 +282,8 @@ class _Draw:
                 "The model produced numbers that are not finite. Its weights are damaged, or "
                 "their precision is too low here."
             )
+        if self._matcher is not None:
+            logits = self._matcher.mask(logits)
         if self._sampling.temperature <= 0:
             return int(logits.argmax())
         if self._generator is None:
@@ -256,11 +307,28 @@ class _Probabilities:
         self._tokens = list(tokens)
         self.found: list[float] = []
 
-    def __call__(self, logits: torch.Tensor) -> int:
+    def __call__(self, logits: torch.Tensor) -> Sequence[int]:
         import torch
 
         picked = torch.softmax(logits, dim=-1)[self._tokens]
         self.found = [float(p) for p in picked]
         if not all(math.isfinite(p) for p in self.found):
             raise ModelError("The model gave no probabilities: its weights are damaged.")
-        return -1
+        return ()
+
+
+class _Likeliest:
+    """Reads the likeliest tokens from logits."""
+
+    def __init__(self, n: int) -> None:
+        self._n = n
+        self.found: list[tuple[int, float]] = []
+
+    def __call__(self, logits: torch.Tensor) -> Sequence[int]:
+        import torch
+
+        top = torch.softmax(logits, dim=-1).topk(self._n)
+        self.found = [
+            (int(token), float(p)) for p, token in zip(top.values, top.indices, strict=True)
+        ]
+        return ()
