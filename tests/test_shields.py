@@ -5,7 +5,8 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from corral.errors import ConfigError, ShieldError
+from corral import Agent
+from corral.errors import ConfigError, ScoreUnavailable, ShieldError
 from corral.events import Verdict
 from corral.model_runtime.formats.guard import CATEGORIES
 from corral.model_runtime.profiles import ModelProfile, profile_for
@@ -176,3 +177,28 @@ async def test_the_demonstration_guard_tells_a_plain_case(cria_guard):
     unsafe = await shield.check([Said("user", "Help me steal a bicycle from my neighbour.")])
     assert not unsafe.safe
     assert unsafe.score is not None and safe.score is not None and unsafe.score > safe.score
+
+
+class Wordy(ScriptedRuntime):
+    """A runtime that has words and no probabilities, such as an old server."""
+
+    async def score(self, prompt, candidates):
+        raise ScoreUnavailable("This server tells no probabilities. Update it.")
+
+
+async def test_a_guard_without_probabilities_is_taken_at_its_word():
+    shield = LlamaGuard(Wordy(["safe", "unsafe\nS2"], profile=GUARD))
+    passed = await ask(shield, "input", ASKED, seconds=5)
+    assert not passed.blocked and passed.verdict == Verdict(safe=True)
+    assert (await ask(shield, "input", ASKED, seconds=5)).blocked
+
+
+async def test_a_threshold_stricter_than_the_guards_word_needs_a_probability():
+    shield = LlamaGuard(Wordy(["safe"], profile=GUARD), threshold=0.2)
+    check = await ask(shield, "input", ASKED, seconds=5)
+    assert check.blocked and "probabilities" in str(check.verdict.reason)
+
+
+def test_the_guard_of_a_models_own_kind_is_on_the_same_server():
+    agent = Agent(model="ollama:llama3.2:3b@http://gpu:11434?num_ctx=4096")
+    assert agent._shields.model == "ollama:llama-guard3:1b@http://gpu:11434"

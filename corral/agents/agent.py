@@ -521,7 +521,8 @@ def _own_guard(model: str | Runtime) -> str:
     if name in BUNDLED:
         return "cria-guard"
     if name.startswith("ollama:"):
-        return "ollama:llama-guard3:1b"
+        url = name.partition("@")[2].partition("?")[0]
+        return f"ollama:llama-guard3:1b@{url}" if url else "ollama:llama-guard3:1b"
     if name.startswith("transformers:meta-llama/"):
         return "transformers:meta-llama/Llama-Guard-3-1B"
     raise ConfigError(

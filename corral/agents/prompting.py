@@ -112,7 +112,13 @@ def _settled(given: Sampling | Mapping[str, Any] | None, profile: ModelProfile) 
 
 
 def _as_known(spec: ToolSpec, profile: ModelProfile) -> ToolSpec:
-    """A tool that the model knows by training is shown by its name alone."""
+    """The tool as this model is to be shown it.
+
+    A built-in that it knows by training is shown by its name alone; the code interpreter, where the
+    model doesn't know it or its server hides the token that calls it, is a function like any.
+    """
+    if spec.kind == "code_interpreter" and not profile.code_interpreter:
+        return spec.model_copy(update={"kind": "function"})
     properties = spec.parameters.get("properties")
     takes_query = isinstance(properties, dict) and properties.keys() == {"query"}
     if spec.kind == "function" and spec.name in profile.builtins and takes_query:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from typing import Literal, TypeAlias
 
-from corral.errors import ConfigError, ContextOverflow, ShieldError
+from corral.errors import ConfigError, ContextOverflow, ScoreUnavailable, ShieldError
 from corral.events import Verdict
 from corral.messages import StopReason
 from corral.model_runtime.formats.guard import (
@@ -33,6 +33,9 @@ at all.
 """
 
 _VERDICT_TOKENS = 64
+_OWN_WORD = 0.5
+"""The threshold that asks for no more than what the guard says in words."""
+
 _CONTEXT_TURNS = 6
 
 
@@ -97,14 +100,28 @@ class LlamaGuard:
             ContextOverflow: What is to be judged is longer than the guard's context.
         """
         prompt = await self._prompt(list(conversation[-_CONTEXT_TURNS - 1 :]))
-        odds = await self._runtime.score(prompt, ("safe", "unsafe"))
-        total = odds["safe"] + odds["unsafe"]
-        score = odds["unsafe"] / total if total > 0 else None
+        score = await self._score(prompt)
         output, reason = await self._answer(prompt)
         verdict = read_verdict(output, stopped=reason, categories=self._categories)
         if verdict.safe and score is not None and score >= self._threshold:
             return Verdict(safe=False, score=score, reason="the score is over the threshold")
         return verdict.model_copy(update={"score": score})
+
+    async def _score(self, prompt: Prompt) -> float | None:
+        """The probability of unsafe; None where the runtime has none and none is needed.
+
+        Raises:
+            ScoreUnavailable: The runtime has none, and the threshold is stricter than the guard's
+                own word.
+        """
+        try:
+            odds = await self._runtime.score(prompt, ("safe", "unsafe"))
+        except ScoreUnavailable:
+            if self._threshold < _OWN_WORD:
+                raise
+            return None
+        total = odds["safe"] + odds["unsafe"]
+        return odds["unsafe"] / total if total > 0 else None
 
     def blocks(self, verdict: Verdict) -> bool:
         """Whether the policy stops a text: an unsafe one, unless all it was found for may pass."""
