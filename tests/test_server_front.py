@@ -173,9 +173,12 @@ async def test_a_client_that_asks_too_much_at_once_is_told_when_to_come_again():
     async with serving(endless(), client_requests=2, requests=3) as url, http(url) as web:
         counting = asking("Count from one to five hundred in words.", stream=True)
         async with web.stream("POST", CHAT, json=counting) as one:
-            await anext(one.aiter_lines())
+            # Held on to: an iterator that nobody holds closes its connection.
+            first = one.aiter_lines()
+            await anext(first)
             async with web.stream("POST", CHAT, json=counting) as two:
-                await anext(two.aiter_lines())
+                second = two.aiter_lines()
+                await anext(second)
                 answer = await web.post(CHAT, json=counting)
                 assert answer.status_code == 429
                 assert answer.headers["retry-after"] == "1"
@@ -191,7 +194,8 @@ async def test_a_server_that_is_full_says_so():
     async with serving(endless(), requests=1) as url, http(url) as web:
         counting = asking("Count from one to five hundred in words.", stream=True)
         async with web.stream("POST", CHAT, json=counting) as one:
-            await anext(one.aiter_lines())
+            lines = one.aiter_lines()
+            await anext(lines)
             answer = await web.post(CHAT, json=counting)
             assert answer.status_code == 503
             assert int(answer.headers["retry-after"]) > 0

@@ -310,7 +310,8 @@ async def test_a_session_that_is_in_use_is_a_conflict():
         stream = await ai.chat.completions.create(
             model="agent", messages=counting, stream=True, extra_headers=mine
         )
-        await anext(aiter(stream))
+        chunks = aiter(stream)  # held on to, or the connection closes
+        await anext(chunks)
         with pytest.raises(openai.ConflictError) as busy:
             await ai.chat.completions.create(model="agent", messages=HELLO, extra_headers=mine)
         assert busy.value.code == "session_busy"

@@ -28,3 +28,4 @@ async def test_the_page_runs_from_top_to_bottom(
     asked = "delete_file {'name': 'notes.txt'} - the tool is marked as one to ask about"
     assert asked in printed
     assert "deleted draft.txt" in printed
+    assert re.findall(r"^```text\n(.*?)^```$", OURS, re.M | re.S)[-1] in printed

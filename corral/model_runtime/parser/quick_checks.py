@@ -95,7 +95,7 @@ def quick_check(schema: Schema) -> Check | None:
     checks: list[Check] = []
     if "enum" in schema:
         checks.append(_enum_check(schema))
-    if names and not (checks and names == ("string",)):
+    if names and not (names == ("string",) and _lists_strings(schema)):
         checks.append(_type_check(names))
     parts = (("anyOf", _any_check), ("items", _items_check), ("properties", _properties_check))
     for key, make in parts:
@@ -111,6 +111,14 @@ def quick_check(schema: Schema) -> Check | None:
     if "properties" not in schema and ("required" in schema or "additionalProperties" in schema):
         return None
     return checks[0] if len(checks) == 1 else _all_of(checks)
+
+
+def _lists_strings(schema: Schema) -> bool:
+    """Whether an enum of strings alone spares the check of their type."""
+    listed: Any = schema.get("enum")
+    return isinstance(listed, list) and all(
+        isinstance(item, str) for item in cast("list[object]", listed)
+    )
 
 
 def _all_of(checks: Sequence[Check]) -> Check:
