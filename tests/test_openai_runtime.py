@@ -260,10 +260,12 @@ async def test_stopping_closes_the_connection(start):
     server = start("vllm")
     runtime = runtime_on(server)
     await runtime.prepare()
-    with anyio.move_on_after(1.0):
-        await write(runtime, QUESTION, max_tokens=3000, temperature=1.5)
-    with anyio.fail_after(20):
-        await anyio.to_thread.run_sync(server.closed.wait, 19)
+    story = Prompt((Special("<|begin_of_text|>"), Text("Once upon a time there was a llama that")))
+    generation = runtime.generate(story, sampling=Sampling(max_tokens=3000))
+    async with aclosing(generation) as output:
+        assert not isinstance(await anext(output), Finish)
+    with anyio.fail_after(60):
+        await anyio.to_thread.run_sync(server.closed.wait, 59)
     assert server.closed.is_set()
 
 
