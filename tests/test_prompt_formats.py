@@ -11,7 +11,7 @@ from pathlib import Path
 
 import prompt_goldens as goldens
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from llama_models.datatypes import RawMessage, StopReason
 from llama_models.llama3.chat_format import ChatFormat
@@ -296,6 +296,11 @@ def test_calls_of_the_history_read_back_as_the_same_calls(
 
 
 @given(CHATS, HOSTILE.filter(str.strip))
+@example("llama3.2", "[0")
+@example("llama3.2", "[0]")
+@example("llama3.1-json", '{"name": "get_weather", "parameters": {"city": "Rome"}}')
+@example("llama3.2", "get_weather(city='Rome')")
+@settings(max_examples=600)
 def test_code_of_the_history_reads_back_as_the_same_code(name: str, code: str):
     call = ToolCall(id="c", name="code_interpreter", arguments={"code": code})
     prompt = render_prompt(

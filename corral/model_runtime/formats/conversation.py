@@ -27,7 +27,9 @@ from corral.messages import (
     UserMessage,
 )
 from corral.model_runtime.formats.calls import encode_builtin
+from corral.model_runtime.parser import parse_output
 from corral.model_runtime.prompt import Prompt, Segment, Special, Text
+from corral.model_runtime.runtime import Piece
 
 __all__ = ["Wire", "Writer", "plain_result", "split_system"]
 
@@ -55,6 +57,7 @@ class Writer:
     def __init__(self, wire: Wire, tools: Sequence[ToolSpec]) -> None:
         """Write in `wire`'s way for a model that is offered `tools`."""
         self._wire = wire
+        self._tools = tools
         self._interpreter = next(
             (t.name for t in tools if t.kind == "code_interpreter"), "code_interpreter"
         )
@@ -171,10 +174,25 @@ class Writer:
         """A call of the interpreter or of a built-in as the model writes it, if it is one."""
         if call.name == self._interpreter and call.arguments.keys() == {"code"}:
             code = call.arguments["code"]
-            return code if isinstance(code, str) else None
+            return code if isinstance(code, str) and self._reads_as_code(call) else None
         if call.name in self._builtins:
             return encode_builtin(call)
         return None
+
+    def _reads_as_code(self, call: ToolCall) -> bool:
+        """Whether the bare code behind the tag is taken for code, and not for another call.
+
+        `[0]` would be refused as a list that calls nothing, and `get_weather(city='x')` run a tool.
+        """
+        if not any(tool.name == call.name for tool in self._tools):
+            return True
+        written = [
+            Piece("<|python_tag|>", is_special=True),
+            Piece(str(call.arguments["code"])),
+            Piece("<|eom_id|>", is_special=True),
+        ]
+        read = parse_output(written, tools=self._tools)
+        return [(c.name, c.arguments) for c in read.calls] == [(call.name, call.arguments)]
 
 
 def split_system(messages: Sequence[Message]) -> tuple[str, Sequence[Message]]:
