@@ -6,6 +6,7 @@ Importing this loads no model library and no database; each is loaded where it i
 from __future__ import annotations
 
 from corral.agents import Agent, GuardSettings, Limits, TurnResult
+from corral.agents.images import fetch_image, image_part
 from corral.errors import (
     ConfigError,
     ContextOverflow,
@@ -61,6 +62,8 @@ __all__ = [
     "ToolOutput",
     "ToolRetry",
     "TurnResult",
+    "fetch_image",
+    "image_part",
     "open_runtime",
     "tool",
 ]

@@ -7,6 +7,7 @@
     server down
     ├── ModelError                the model's runtime broke while it ran
     │   ├── ContextTruncated      a server read less of the prompt than was sent
+    │   ├── ModelBusy             more is asked of a model at once than it takes
     │   └── ScoreUnavailable      a runtime can't tell the probability of a token
     ├── ContextOverflow           the prompt and its answer don't fit the model's context
     ├── SandboxUnavailable        this machine can't confine code, so none is run
@@ -27,6 +28,7 @@ __all__ = [
     "ContextTruncated",
     "CorralError",
     "InputError",
+    "ModelBusy",
     "ModelError",
     "RuntimeUnavailable",
     "SandboxUnavailable",
@@ -57,6 +59,10 @@ class RuntimeUnavailable(CorralError):
 
 class ModelError(CorralError):
     """The model's runtime failed in the middle of its work."""
+
+
+class ModelBusy(ModelError):
+    """More is asked of a model at once than it takes: says to come again later."""
 
 
 class ContextTruncated(ModelError):

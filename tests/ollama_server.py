@@ -80,7 +80,7 @@ class Served:
             count = self.run(model.count, prompt)
         first = True
         for line in self._write(model, prompt, request["options"]):
-            if request.get("logprobs") and first:
+            if request.get("logprobs") and first and line["response"]:
                 line["logprobs"] = [self._logprobs(model, prompt, line["response"])]
             first = False
             if line["done"]:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from sandbox_fixtures import confined
 
 from corral.tools.code_interpreter import CODE_INTERPRETER, interpret
-from corral.tools.sandbox import Permissions, probe
+from corral.tools.sandbox import Permissions
 
-pytestmark = pytest.mark.skipif(
-    not probe().levels, reason=f"no sandbox here: {dict(probe().problems)}"
-)
+pytestmark = confined
 
 
 async def shown(code: str, **limits: Any) -> tuple[str, bool]:

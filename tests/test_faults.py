@@ -6,12 +6,13 @@ A proxy between the runtimes and real servers breaks what passes.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import ExitStack, aclosing
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
 import anyio.to_thread
+import asking
 import pytest
 from completions_server import serve_completions
 from faulty_proxy import Changed, Cut, Fault, FaultyProxy, Stall, Status, break_things
@@ -66,14 +67,8 @@ async def setup(request, cria) -> AsyncIterator[Setup]:
 
 
 async def write(runtime: Runtime) -> tuple[str, Finish]:
-    text = ""
     with anyio.fail_after(300):
-        async with aclosing(runtime.generate(QUESTION, sampling=SAMPLING)) as output:
-            async for piece in output:
-                if isinstance(piece, Finish):
-                    return text, piece
-                text += piece.text
-    raise AssertionError("the generation had no end")
+        return await asking.write(runtime, QUESTION, max_tokens=SAMPLING.max_tokens)
 
 
 async def test_an_answer_cut_behind_any_byte_is_an_error_or_whole(setup):

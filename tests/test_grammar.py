@@ -198,6 +198,36 @@ def test_calls_can_be_required(cria, grammars):
     assert accepts(grammars, constraint, said("get_weather", city="Rom"), cria, "llama3.2")
 
 
+@pytest.mark.parametrize(
+    ("format", "syntax"),
+    [("llama3.2", "pythonic"), ("hf-json", "json"), ("function-tag", "tags")],
+)
+@pytest.mark.parametrize("called", [said("get_weather", city="Rom"), said("odd", **{"x y": "z"})])
+def test_a_model_that_makes_one_call_at_a_time_is_held_to_one(
+    cria, grammars, called, format, syntax
+):
+    several = Constraint(tools=TOOLS, syntax=syntax)
+    one = Constraint(tools=TOOLS, syntax=syntax, parallel=False)
+    twice = called.model_copy(update={"calls": called.calls * 2})
+    assert accepts(grammars, several, called, cria, format)
+    assert accepts(grammars, several, twice, cria, format)
+    assert accepts(grammars, one, called, cria, format)
+    assert not accepts(grammars, one, twice, cria, format)
+
+
+def test_allowed_tokens_keep_their_logits_to_the_last_bit(grammars):
+    matcher = grammars.matcher(Constraint(tools=(WEATHER,)))
+    logits = torch.randn(49152, generator=torch.Generator().manual_seed(1))
+    allowed = matcher.mask(NO_LOGITS).isfinite()
+    assert 0 < allowed.sum() < 49152
+    for kind in (torch.float32, torch.bfloat16, torch.float16):
+        given = logits.to(kind)
+        masked = matcher.mask(given)
+        assert masked.dtype is kind
+        assert torch.equal(masked[allowed], given[allowed])
+        assert masked[~allowed].eq(float("-inf")).all()
+
+
 def test_built_in_tools_are_called_in_their_own_form(cria, grammars):
     constraint = Constraint(tools=(SEARCH,), syntax="json", required=True)
     call = said("brave_search", query="gold")

@@ -6,10 +6,10 @@ import base64
 import logging
 import re
 from collections.abc import AsyncIterator
-from contextlib import aclosing
 
 import anyio
 import pytest
+from asking import QUESTION, leave_at_the_first_piece, write
 from click.testing import CliRunner
 from ollama import AsyncClient
 from ollama_server import Served, serve
@@ -24,40 +24,23 @@ from corral.errors import (
     RuntimeUnavailable,
     ScoreUnavailable,
 )
-from corral.messages import ImagePart, SystemMessage, ToolSpec, UserMessage
-from corral.model_runtime import Finish, Sampling, open_runtime, render_prompt
+from corral.messages import ImagePart, ToolSpec, UserMessage
+from corral.model_runtime import Sampling, open_runtime, render_prompt
 from corral.model_runtime.ollama import OllamaRuntime
-from corral.model_runtime.ollama_runtime import OllamaRuntime as UnderItsFirstName
 from corral.model_runtime.parser import parse_output
+from corral.model_runtime.profiles import UnknownModelWarning
 from corral.model_runtime.prompt import Prompt, Special, Text
 from corral.model_runtime.runtime import Constraint
 from corral.model_runtime.wire import Patience
 from corral.safety import LlamaGuard, Said
 
 QUICK = Patience(attempts=2, wait=0.01)
-QUESTION = render_prompt(
-    [
-        SystemMessage(text="You are a helpful assistant."),
-        UserMessage(content="What is the capital of Italy?"),
-    ]
-)
 
 
 @pytest.fixture
 async def server(cria, cria_guard) -> AsyncIterator[Served]:
     with serve({"cria": cria, "cria-guard": cria_guard, "someone/else": cria}) as served:
         yield served
-
-
-async def write(runtime, prompt, constraint=None, **sampling) -> tuple[str, Finish]:
-    text = ""
-    generation = runtime.generate(prompt, sampling=Sampling(**sampling), constraint=constraint)
-    async with aclosing(generation) as output:
-        async for piece in output:
-            if isinstance(piece, Finish):
-                return text, piece
-            text += piece.text
-    raise AssertionError("the generation had no end")
 
 
 async def test_the_same_prompt_gives_the_same_text_as_in_this_process(server, cria):
@@ -70,7 +53,6 @@ async def test_the_same_prompt_gives_the_same_text_as_in_this_process(server, cr
     assert not sent["prompt"].startswith("<|begin_of_text|>")
     assert sent["options"]["num_ctx"] == 8192
     assert sent["truncate"] is False
-    assert UnderItsFirstName is OllamaRuntime
 
 
 async def test_a_prompts_tokens_are_counted_without_the_models_tokenizer(server, cria):
@@ -157,13 +139,7 @@ async def test_an_answer_can_be_held_to_a_schema(server):
 async def test_stopping_closes_the_connection(server):
     runtime = OllamaRuntime("cria", host=server.url)
     await runtime.prepare()
-    story = Prompt((Special("<|begin_of_text|>"), Text("Once upon a time there was a llama that")))
-    generation = runtime.generate(story, sampling=Sampling(max_tokens=4000))
-    async with aclosing(generation) as output:
-        assert not isinstance(await anext(output), Finish)
-    with anyio.fail_after(60):
-        await anyio.to_thread.run_sync(server.closed.wait, 59)
-    assert server.closed.is_set()
+    await leave_at_the_first_piece(runtime, server.closed)
 
 
 async def test_each_failure_is_said_with_its_remedy(server):
@@ -262,6 +238,15 @@ async def test_other_families_go_through_chat_with_a_warning(server, caplog):
         await runtime.score(prompt, ["safe"])
 
 
+async def test_a_model_of_unknown_name_is_taken_for_llama_with_a_warning(server):
+    unknown = OllamaRuntime("someone/else", host=server.url)
+    with pytest.warns(UnknownModelWarning, match="'someone/else'.*name its family"):
+        text, _ = await write(unknown, QUESTION, max_tokens=4)
+    assert text and server.paths[-1] == "/api/generate"
+    named = await open_runtime(f"ollama:someone/else@{server.url}?family=llama-3.2")
+    assert await write(named, QUESTION, max_tokens=4)
+
+
 async def test_texts_become_vectors(server):
     runtime = OllamaRuntime("cria", host=server.url)
     one, two = await runtime.embed(["Once upon a time", "The capital of"])
@@ -321,7 +306,7 @@ async def test_models_are_listed_and_fetched_through_the_server(server, monkeypa
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        ("ollama:cria?num_ctx=many", "number of tokens"),
+        ("ollama:cria?num_ctx=many", "num_ctx is .many."),
         ("ollama:cria?ctx=4096", "num_ctx"),
         ("ollama:cria@gpu:11434", "address"),
         ("ollama:cria@http://me:secret@gpu:11434", "no password"),

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import base64
 from collections.abc import AsyncIterator, Callable
-from contextlib import ExitStack, aclosing
+from contextlib import ExitStack
 
-import anyio
 import pytest
+from asking import QUESTION, leave_at_the_first_piece, write
 from completions_server import Completions, serve_completions
 
 from corral import Agent
@@ -33,7 +33,7 @@ from corral.messages import (
     ToolSpec,
     UserMessage,
 )
-from corral.model_runtime import Finish, Sampling, open_runtime, render_prompt
+from corral.model_runtime import Sampling, open_runtime, render_prompt
 from corral.model_runtime.cria.fetch import ensure
 from corral.model_runtime.openai import OpenAIRuntime
 from corral.model_runtime.parser import parse_output
@@ -42,12 +42,6 @@ from corral.model_runtime.runtime import Constraint
 from corral.model_runtime.wire import Patience
 
 QUICK = Patience(attempts=2, wait=0.01)
-QUESTION = render_prompt(
-    [
-        SystemMessage(text="You are a helpful assistant."),
-        UserMessage(content="What is the capital of Italy?"),
-    ]
-)
 ORDERS = ToolSpec(
     name="order_status",
     description="Look up the status of an order.",
@@ -72,17 +66,6 @@ async def folder() -> str:
 
 def runtime_on(at: Completions, **options) -> OpenAIRuntime:
     return OpenAIRuntime("cria", base_url=at.url, patience=QUICK, **options)
-
-
-async def write(runtime, prompt, constraint=None, **sampling) -> tuple[str, Finish]:
-    text = ""
-    generation = runtime.generate(prompt, sampling=Sampling(**sampling), constraint=constraint)
-    async with aclosing(generation) as output:
-        async for piece in output:
-            if isinstance(piece, Finish):
-                return text, piece
-            text += piece.text
-    raise AssertionError("the generation had no end")
 
 
 @pytest.mark.parametrize("kind", ["vllm", "sglang", "llama.cpp"])
@@ -260,13 +243,7 @@ async def test_stopping_closes_the_connection(start):
     server = start("vllm")
     runtime = runtime_on(server)
     await runtime.prepare()
-    story = Prompt((Special("<|begin_of_text|>"), Text("Once upon a time there was a llama that")))
-    generation = runtime.generate(story, sampling=Sampling(max_tokens=3000))
-    async with aclosing(generation) as output:
-        assert not isinstance(await anext(output), Finish)
-    with anyio.fail_after(60):
-        await anyio.to_thread.run_sync(server.closed.wait, 59)
-    assert server.closed.is_set()
+    await leave_at_the_first_piece(runtime, server.closed)
 
 
 async def test_an_agent_runs_on_it_by_its_model_string(start, folder):

@@ -10,7 +10,7 @@ from corral import Agent, ConfigError, Sampling, tool
 from corral.agents.prompting import Prompting, count_parts
 from corral.messages import ToolSpec
 from corral.model_runtime.profiles import PROFILES
-from corral.model_runtime.runtime import Constraint
+from corral.model_runtime.runtime import Constraint, ConstraintKind
 from corral.testing import ScriptedRuntime
 
 
@@ -82,6 +82,24 @@ async def test_a_grammar_is_asked_for_where_the_runtime_can_hold_to_one(cria):
     free = Agent(model=cria, tools=[add], shields="none", memory="temporary", constrained=False)
     assert (await prompting(free)).constraint is None
     assert (await prompting(agent(tools=[add]))).constraint is None
+
+
+class Constraining(ScriptedRuntime):
+    """A script that says it can be held to calls."""
+
+    @property
+    def constrains(self) -> frozenset[ConstraintKind]:
+        return frozenset({"calls"})
+
+
+@pytest.mark.parametrize(
+    ("family", "several"), [("llama-3.1", False), ("llama-3.2", True), ("llama-3.3", True)]
+)
+async def test_a_model_that_makes_one_call_at_a_time_is_held_to_one(family, several):
+    runtime = Constraining([], profile=PROFILES[family])
+    settled = await prompting(Agent(model=runtime, tools=[add], shields="none", memory="temporary"))
+    assert settled.constraint is not None
+    assert settled.constraint.parallel is several
 
 
 async def test_parts_are_counted_as_the_runtime_counts(cria):

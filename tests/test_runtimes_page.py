@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from corral.cli import main
 from corral.model_runtime import check_model_string
 from corral.model_runtime.openai import KINDS
-from corral.model_runtime.opening import SERVER_OPTIONS
+from corral.model_runtime.opening import MODEL_OPTIONS
 
 PAGE = (Path(__file__).parent.parent / "docs" / "runtimes.md").read_text()
 BLOCKS = re.findall(r"^ *```(\w+)\n(.*?)^ *```$", PAGE, re.M | re.S)
@@ -39,7 +39,7 @@ def test_its_model_strings_are_spelled_right():
 
 
 def test_it_names_every_option_and_every_kind_of_server():
-    for option in (option for options in SERVER_OPTIONS.values() for option in options):
+    for option in (option for options in MODEL_OPTIONS.values() for option in options):
         assert f"`{option}" in PAGE
     for kind in KINDS:
         assert f"`{kind}`" in PAGE

@@ -11,13 +11,13 @@ import sys
 import tempfile
 import textwrap
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import anyio
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sandbox_fixtures import confined
 
 from corral.errors import ConfigError, SandboxUnavailable
 from corral.tools.sandbox import Level, Permissions, SandboxReport, probe, run_python
@@ -25,26 +25,6 @@ from corral.tools.sandbox.run import run_at
 
 TESTS = Path(__file__).parent
 NOBODY = 65534
-
-confined = pytest.mark.skipif(
-    not probe().levels, reason=f"no sandbox here: {dict(probe().problems)}"
-)
-
-
-@pytest.fixture(params=["namespaces", "reduced"])
-def level(request: pytest.FixtureRequest) -> Level:
-    if request.param not in probe().levels:
-        pytest.skip(f"not on this machine: {probe().problems[request.param]}")
-    return request.param
-
-
-@pytest.fixture
-def shared() -> Iterator[Path]:
-    """A folder that the sandbox's own user may use as well."""
-    with tempfile.TemporaryDirectory(prefix="shared-") as folder:
-        path = Path(folder)
-        path.chmod(0o777)
-        yield path
 
 
 # --- what a program gives back ---
@@ -555,7 +535,7 @@ def test_an_ordinary_user_is_served_as_well() -> None:
     packages = [path for path in sys.path if path.endswith("-packages")]
     environment = {
         "PATH": "/usr/bin:/bin",
-        "PYTHONPATH": os.pathsep.join([str(TESTS.parent), *packages]),
+        "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS), *packages]),
         "PYTHONDONTWRITEBYTECODE": "1",
     }
     with tempfile.TemporaryDirectory(prefix="ordinary-") as home:
@@ -588,7 +568,8 @@ def test_an_ordinary_user_is_served_as_well() -> None:
             pytest.skip(f"{name!r} may run none of the Pythons that have the packages")
         names = ("test_sandbox.py", "test_sandbox_attacks.py", "test_sandbox_session_attacks.py")
         files = [str(TESTS / name) for name in names]
-        options = ["-q", "-x", "-p", "no:cacheprovider", "--noconftest", "-k", FOR_ORDINARY_USERS]
+        plugins = ["-p", "no:cacheprovider", "-p", "sandbox_fixtures", "--noconftest"]
+        options = ["-q", "-x", *plugins, "-k", FOR_ORDINARY_USERS]
         done = run(python, "-m", "pytest", *options, *files)
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
         assert " passed" in done.stdout

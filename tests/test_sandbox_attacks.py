@@ -21,6 +21,7 @@ from typing import Any
 
 import anyio
 import pytest
+from sandbox_fixtures import confined, on_this_machine
 
 from corral.tools.sandbox import Level, Permissions, SandboxResult, _libc, probe
 from corral.tools.sandbox._layout import NEWEST_LANDLOCK
@@ -45,9 +46,7 @@ if os.geteuid() != 0:
 
 USUAL = Permissions(wall_seconds=20)
 
-pytestmark = pytest.mark.skipif(
-    not probe().levels, reason=f"no sandbox here: {dict(probe().problems)}"
-)
+pytestmark = confined
 
 
 # Most machines have no bubblewrap that is new enough; `test_sandbox_backends.py` says so once.
@@ -56,9 +55,7 @@ HERE = [level for level in LEVELS if level != "bubblewrap" or level in probe().l
 
 @pytest.fixture(params=HERE)
 def level(request: pytest.FixtureRequest) -> Level:
-    if request.param not in probe().levels:
-        pytest.skip(f"not on this machine: {probe().problems[request.param]}")
-    return request.param
+    return on_this_machine(request.param)
 
 
 @pytest.fixture(scope="module")

@@ -273,3 +273,21 @@ def test_processes_may_start_where_they_are_allowed_but_not_elsewhere(machine: s
     assert verdict(above, audit, numbers["execveat"]) == errno.EPERM
     assert verdict(above, audit, numbers["prctl"], 22) == errno.EPERM
     assert verdict(above, audit, numbers["read"]) == ALLOW
+
+
+@pytest.mark.parametrize("processes", [False, True])
+def test_forks_are_asked_about_and_programs_are_not_started(machine: str, processes: bool) -> None:
+    audit, numbers = ARCHITECTURES[machine]
+    program = asking_filter(machine, processes=processes)
+
+    def answer(name: str, *arguments: int) -> str | int:
+        return verdict(program, audit, numbers[name], *arguments)
+
+    assert answer("clone", 17) == ASK
+    assert answer("clone", THREAD) == ALLOW
+    assert answer("execve") == (ALLOW if processes else errno.EPERM)
+    assert answer("execveat") == (ALLOW if processes else errno.EPERM)
+    if "fork" in numbers:
+        assert answer("fork") == answer("vfork") == (ASK if processes else errno.EPERM)
+    assert answer("read") == ALLOW
+    assert verdict(program, audit ^ 1, numbers["read"]) == KILL

@@ -8,14 +8,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
+from sandbox_fixtures import confined, used
 
-from corral.tools.sandbox import Level, Permissions, PythonPool, probe
+from corral.tools.sandbox import Level, Permissions, PythonPool
 from corral.tools.sandbox._keeper import descendants
 from corral.tools.sandbox._layout import environment, policy_for
 from corral.tools.sandbox._pool import Pool
@@ -23,26 +23,7 @@ from corral.tools.sandbox._worker import Worker
 
 TESTS = Path(__file__).parent
 
-pytestmark = pytest.mark.skipif(
-    not probe().levels, reason=f"no sandbox here: {dict(probe().problems)}"
-)
-
-
-@pytest.fixture(params=["namespaces", "reduced"])
-def level(request: pytest.FixtureRequest) -> Level:
-    if request.param not in probe().levels:
-        pytest.skip(f"not on this machine: {probe().problems[request.param]}")
-    return request.param
-
-
-@pytest.fixture(autouse=True)
-def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder for temporary files that nobody else uses meanwhile."""
-    with tempfile.TemporaryDirectory(prefix="own-") as made:
-        path = Path(made)
-        path.chmod(0o777)
-        monkeypatch.setattr(tempfile, "tempdir", made)
-        yield path
+pytestmark = [confined, pytest.mark.usefixtures("temporary")]
 
 
 def workers(level: Level, *, spares: int = 1, **limits: Any) -> Pool:
@@ -64,12 +45,6 @@ def processor_seconds(pids: list[int]) -> float:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         ticks += int(fields[11]) + int(fields[12])
     return ticks / os.sysconf("SC_CLK_TCK")
-
-
-def used() -> tuple[int, int, list[str]]:
-    """Descriptors, processes, and folders of ours among the temporary files."""
-    folders = [name for name in os.listdir(tempfile.gettempdir()) if name.startswith("corral-")]
-    return len(os.listdir("/proc/self/fd")), len(descendants(os.getpid())), sorted(folders)
 
 
 async def test_every_program_has_a_worker_of_its_own(level: Level) -> None:

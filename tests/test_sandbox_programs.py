@@ -5,34 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sandbox_fixtures import confined
 
 from corral.errors import ConfigError, SandboxUnavailable
 from corral.tools.sandbox import Level, Permissions, probe, run_program
 from corral.tools.sandbox.run import run_program_at
 
-pytestmark = pytest.mark.skipif(
-    not probe().levels, reason=f"no sandbox here: {dict(probe().problems)}"
-)
-
-
-@pytest.fixture(params=["namespaces", "reduced"])
-def level(request: pytest.FixtureRequest) -> Level:
-    if request.param not in probe().levels:
-        pytest.skip(f"not on this machine: {probe().problems[request.param]}")
-    return request.param
-
-
-@pytest.fixture
-def shared() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="shared-") as folder:
-        path = Path(folder)
-        path.chmod(0o777)
-        yield path
+pytestmark = confined
 
 
 async def test_arguments_arrive_as_they_are(level: Level) -> None:

@@ -6,28 +6,49 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
-from test_sandbox_attacks import ATTACKS, HERE, KINDS, SECRET, WAIVED, children, made_targets
+from sandbox_fixtures import confined, on_this_machine
+from test_sandbox_attacks import (
+    ATTACKS,
+    HERE,
+    KINDS,
+    SECRET,
+    USUAL,
+    WAIVED,
+    children,
+    made_targets,
+)
 
 from corral.errors import SandboxUnavailable
-from corral.tools.sandbox import CellResult, Level, Permissions, PythonPool, PythonSession, probe
+from corral.tools.sandbox import (
+    CellResult,
+    Level,
+    Permissions,
+    PythonPool,
+    PythonSession,
+    SandboxResult,
+    probe,
+)
 from corral.tools.sandbox._layout import environment, policy_for
 from corral.tools.sandbox._worker import Worker
 
-pytestmark = pytest.mark.skipif(
-    not probe().levels, reason=f"no sandbox here: {dict(probe().problems)}"
-)
+pytestmark = confined
 
+TESTS = Path(__file__).parent
 BRIEF = Permissions(wall_seconds=2, cpu_seconds=3, output_bytes=10_000, memory_bytes=256 << 20)
 # A session's own two ways to the host, whose end is read as a stranger's, and the one to its copy.
+OWN_CHANNELS = {"descriptors_left_open"}
 # On the reduced level its copy is what a signal to everything reaches.
-OWN_WAYS = {"descriptors_left_open", "signal_every_process"}
+OWN_WAYS = OWN_CHANNELS | {"signal_every_process"}
 # The frame of the launcher that serves the cells: its functions are within any cell's reach.
 LAUNCHER = """
 import os, signal, sys
@@ -44,13 +65,11 @@ request, results = serving.f_locals["request"], serving.f_locals["results"]
 
 @pytest.fixture(params=HERE)
 def level(request: pytest.FixtureRequest) -> Level:
-    if request.param not in probe().levels:
-        pytest.skip(f"not on this machine: {probe().problems[request.param]}")
-    return request.param
+    return on_this_machine(request.param)
 
 
 @contextlib.asynccontextmanager
-async def opened(level: Level, permissions: Permissions = BRIEF) -> AsyncIterator[PythonSession]:
+async def opened(level: Level, permissions: Permissions = BRIEF) -> AsyncGenerator[PythonSession]:
     """A session; afterwards nothing of it is left."""
     before = children()
     descriptors = len(os.listdir("/proc/self/fd"))
@@ -70,6 +89,21 @@ def targets() -> Iterator[dict[str, Any]]:
         yield made
 
 
+@pytest.mark.parametrize("kind", KINDS)
+async def test_an_attack_from_a_session_gains_nothing(
+    kind: str, level: Level, targets: dict[str, Any]
+) -> None:
+    async with opened(level, USUAL) as session:
+        assert (await session.run("before = 'here'")).state == "kept"
+        result = await session.run(cell_of(kind, level, targets))
+        assert result.state == "kept", result
+        again = await session.run("before")
+        assert again.value == "'here'", again
+    found = gained(kind, result)
+    assert found.keys() <= WAIVED[level] | OWN_CHANNELS, found
+    assert SECRET not in str(found)
+
+
 async def test_no_cell_of_a_session_gains_anything(level: Level, targets: dict[str, Any]) -> None:
     """The whole corpus, each kind a cell in one session, with all that earlier cells have left."""
     # The kernel's own limit of a session is that of a hundred cells; below it is no gain.
@@ -82,51 +116,85 @@ async def test_no_cell_of_a_session_gains_anything(level: Level, targets: dict[s
 async def test_no_cell_gains_anything_with_an_older_landlock(
     landlock: int, targets: dict[str, Any]
 ) -> None:
-    if "reduced" not in probe().levels or probe().landlock < landlock:
-        pytest.skip(f"not on this machine: {probe()}")
-    permissions = Permissions(wall_seconds=60, cpu_seconds=9)
-    policy = policy_for(permissions, "reduced", session=True, landlock=landlock)
-    worker = Worker(policy, environment(permissions), stdin=False, show_folder=True)
-    session = PythonSession(worker, permissions)
+    session = on_landlock(landlock, Permissions(wall_seconds=60, cpu_seconds=9))
     try:
         await attacked(session, "reduced", targets)
     finally:
         await session.aclose()
 
 
+@pytest.mark.parametrize("landlock", [1, 4])
+async def test_a_session_is_held_and_undone_with_an_older_landlock(
+    landlock: int, targets: dict[str, Any]
+) -> None:
+    session = on_landlock(landlock, USUAL)
+    try:
+        assert (await session.run("before = 'here'")).state == "kept"
+        found = gained("processes", await session.run(cell_of("processes", "reduced", targets)))
+        assert found.keys() <= WAIVED["reduced"], found
+        assert (await session.run("before")).value == "'here'"
+    finally:
+        await session.aclose()
+    session = on_landlock(landlock, Permissions(wall_seconds=0.5))
+    try:
+        await session.run("x = 1")
+        stopped = await session.run("x = 2\nwhile True: pass")
+        assert (stopped.state, (await session.run("x")).value) == ("restored", "1")
+    finally:
+        await session.aclose()
+
+
+def on_landlock(version: int, permissions: Permissions) -> PythonSession:
+    """A session as on a kernel whose Landlock is of this version."""
+    if "reduced" not in probe().levels or probe().landlock < version:
+        pytest.skip(f"not on this machine: {probe()}")
+    policy = policy_for(permissions, "reduced", session=True, landlock=version)
+    worker = Worker(policy, environment(permissions), stdin=False, show_folder=True)
+    return PythonSession(worker, permissions)
+
+
 async def attacked(session: PythonSession, level: Level, targets: dict[str, Any]) -> None:
-    plain = {k: v for k, v in targets.items() if isinstance(v, str | int)}
-    facts = json.dumps({**plain, "level": level, "granted_processes": 0})
-    prelude = (ATTACKS / "prelude.py").read_text()
-    prelude = prelude.replace("json.loads(sys.stdin.readline())", f"json.loads({facts!r})")
     for kind in KINDS:
-        source = (ATTACKS / f"{kind}.py").read_text()
-        result = await session.run("\n".join([prelude, source, "run_attempts()"]))
-        lines = [json.loads(line) for line in result.stdout.splitlines()]
-        assert lines and lines[-1][0] == "all", (kind, result)
-        found = {name: detail for name, verdict, detail in lines if verdict == "GAINED"}
+        found = gained(kind, await session.run(cell_of(kind, level, targets)))
         assert found.keys() <= WAIVED[level] | OWN_WAYS, (kind, found)
-        assert not [line for line in lines if line[1] == "BROKEN"], kind
         if "descriptors_left_open" in found:
             assert len(json.loads(found["descriptors_left_open"])) <= 3
         assert SECRET not in str(found)
 
 
+def cell_of(kind: str, level: Level, targets: dict[str, Any]) -> str:
+    """A file of the corpus as a cell, which can't be told of its targets by its input."""
+    prelude = (ATTACKS / "prelude.py").read_text()
+    told = prelude.replace("sys.stdin.readline()", repr(facts(level, targets)))
+    assert told != prelude
+    return "\n".join([told, (ATTACKS / f"{kind}.py").read_text(), "run_attempts()"])
+
+
+def facts(level: Level, targets: dict[str, Any]) -> str:
+    plain = {k: v for k, v in targets.items() if isinstance(v, str | int)}
+    return json.dumps({**plain, "level": level, "granted_processes": 0})
+
+
+def gained(kind: str, result: CellResult | SandboxResult) -> dict[str, str]:
+    """What each attempt gained, by its name."""
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    # A program that ended early would have hidden the attempts that were still to come.
+    assert lines and lines[-1][0] == "all", (kind, result)
+    assert not [line for line in lines if line[1] == "BROKEN"], kind
+    return {name: detail for name, verdict, detail in lines[:-1] if verdict == "GAINED"}
+
+
 async def test_a_program_in_a_warm_worker_gains_nothing(
     level: Level, targets: dict[str, Any]
 ) -> None:
-    plain = {k: v for k, v in targets.items() if isinstance(v, str | int)}
-    stdin = json.dumps({**plain, "level": level, "granted_processes": 0}).encode() + b"\n"
+    stdin = f"{facts(level, targets)}\n".encode()
     prelude = (ATTACKS / "prelude.py").read_text()
     async with PythonPool(Permissions(wall_seconds=30), level=level, preload=("json",)) as pool:
         await pool.warm_up(sessions=False)
         for kind in ("secrecy", "processes", "system"):
             source = (ATTACKS / f"{kind}.py").read_text()
             code = "\n".join([prelude, source, "run_attempts()"])
-            result = await pool.run_python(code, stdin=stdin)
-            lines = [json.loads(line) for line in result.stdout.splitlines()]
-            assert lines and lines[-1][0] == "all", (kind, result)
-            found = {name: detail for name, verdict, detail in lines if verdict == "GAINED"}
+            found = gained(kind, await pool.run_python(code, stdin=stdin))
             assert found.keys() <= WAIVED[level], (kind, found)
 
 
@@ -386,3 +454,45 @@ async def test_files_changed_while_they_are_collected_never_show_the_secret(
             result = await session.run("1")
             for file in result.files:
                 assert SECRET.encode() not in (file.data or b"")
+
+
+# --- where forks can't be asked about
+
+HOST = """
+import sys, anyio
+sys.path[:0] = {path!r}
+from corral.tools.sandbox import Permissions, PythonPool, _libc, _seccomp
+_libc.prctl(38, 1)
+_libc.set_filter(_seccomp.refusing_filter(_libc.machine(), [317, 277], error=16))
+async def main():
+    async with PythonPool(Permissions(wall_seconds=1), spares=0, level={level!r}) as pool:
+        session = await pool.open_session()
+        await session.run("x = 1")
+        print((await session.run("x")).value)
+        print((await session.run("import os\\nos.fork()")).error.splitlines()[-1])
+        result = await session.run("while True: pass")
+        print(result.state, result.over, session.is_over)
+        await session.aclose()
+anyio.run(main)
+"""
+
+
+def test_where_forks_can_not_be_asked_about_a_stopped_cell_ends_the_session(level: Level) -> None:
+    """As inside a container manager that has a listener of its own: honest, and no less locked."""
+    with tempfile.TemporaryDirectory(prefix="own-") as temporary:
+        os.chmod(temporary, 0o777)
+        program = HOST.format(path=[str(TESTS.parent), *sys.path], level=level)
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "TMPDIR": temporary},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert os.listdir(temporary) == []
+    assert done.stdout.splitlines() == [
+        "1",
+        "PermissionError: [Errno 1] Operation not permitted",
+        "lost wall True",
+    ], done.stderr

@@ -5,25 +5,23 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 
 import pytest
+from asking import QUESTION, write
+from jsonschema import Draft202012Validator
 from ollama import AsyncClient, Client, ResponseError
 from served import PATIENCE, http, in_thread, plain, scripted, serving
 
 from corral import Agent, Limits, tool
 from corral.events import CallFinished
-from corral.messages import SystemMessage, UserMessage
-from corral.model_runtime import Finish, Sampling, open_runtime, render_prompt
+from corral.messages import UserMessage
+from corral.model_runtime import open_runtime, render_prompt
+from corral.model_runtime.ollama import OllamaRuntime
+from corral.model_runtime.runtime import Constraint
 from corral.testing import ScriptedRuntime
 
 HELLO = [{"role": "user", "content": "Say hello."}]
-QUESTION = render_prompt(
-    [
-        SystemMessage(text="You are a helpful assistant."),
-        UserMessage(content="What is the capital of Italy?"),
-    ]
-)
 RAW = QUESTION.escaped(bos=False)
 
 
@@ -44,16 +42,6 @@ def on_server(monkeypatch):
         monkeypatch.setenv("OLLAMA_HOST", url)
 
     return point
-
-
-async def write(runtime, prompt, **sampling) -> tuple[str, Finish]:
-    text = ""
-    async with aclosing(runtime.generate(prompt, sampling=Sampling(**sampling))) as output:
-        async for piece in output:
-            if isinstance(piece, Finish):
-                return text, piece
-            text += piece.text
-    raise AssertionError("the generation had no end")
 
 
 async def test_what_is_there_is_listed_and_shown(cria):
@@ -236,6 +224,49 @@ async def test_corrals_own_runtime_gets_the_same_from_a_server_as_in_process(cri
         odds = await remote.score(QUESTION, [first])
         assert odds[first] == pytest.approx((await cria.score(QUESTION, [first]))[first], rel=0.01)
         await remote.aclose()
+
+
+@pytest.mark.parametrize(
+    ("schema", "said"),
+    [
+        (
+            {
+                "type": "object",
+                "properties": {
+                    "city": {"enum": ["Oslo", "Bergen"]},
+                    "days": {"type": "integer", "minimum": 3, "maximum": 9},
+                    "notes": {"type": "array", "items": {"type": "boolean"}, "minItems": 2},
+                },
+                "required": ["city", "days", "notes"],
+            },
+            "What is the capital of Italy?",
+        ),
+        (
+            {"type": "array", "items": {"type": "integer"}, "minItems": 1, "maxItems": 3},
+            "Write a poem about the sea. Write no JSON and no numbers.",
+        ),
+        ({"type": "string", "pattern": "^[A-Z]{3}-[0-9]{2}$"}, "[get_weather(city='Oslo')]"),
+    ],
+)
+@pytest.mark.parametrize("temperature", [0.0, 1.5])
+async def test_what_comes_back_is_json_by_the_schema_whatever_is_asked(
+    cria, schema, said, temperature
+):
+    prompt = render_prompt([UserMessage(content=said)])
+    free, _ = await write(cria, prompt, max_tokens=12)
+    with pytest.raises(json.JSONDecodeError):
+        json.loads(free)
+    async with serving(plain(cria), raw=["cria"]) as url:
+        remote = OllamaRuntime("cria", host=url)
+        text, _ = await write(
+            remote,
+            prompt,
+            Constraint(json_schema=schema),
+            max_tokens=200,
+            temperature=temperature,
+            seed=5,
+        )
+    Draft202012Validator(schema).validate(json.loads(text))
 
 
 @tool

@@ -2,22 +2,24 @@
 
 For servers on llama.cpp (llama-cpp-python, llama.cpp's own, Ollama by a Modelfile of `FROM
 ./cria.gguf`). The weights are those of the folder that Corral runs, in 16 bits as they are there,
-or widened to 32 (`--type f32`), which takes twice the room and computes closest to Corral's own.
+widened to 32 (`--type f32`), which takes twice the room and computes closest to Corral's own, or in
+8 bits by blocks of 32 (`--type q8_0`).
 
-Sources: the GGUF specification and `convert_hf_to_gguf.py` of llama.cpp, for the names and for the
-order of query and key rows.
+Sources: the GGUF specification and `convert_hf_to_gguf.py` of llama.cpp, for the names, for the
+order of query and key rows and for the factors of Llama 3's scaled positions.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import anyio
 import numpy as np
-from gguf import GGMLQuantizationType, GGUFWriter, TokenType
+from gguf import GGMLQuantizationType, GGUFWriter, TokenType, quantize
 from safetensors import safe_open
 
 from corral.model_runtime.cria.fetch import ensure
@@ -38,11 +40,17 @@ _NAMES = {
 _END = {"eos": "<|eot_id|>", "eot": "<|eot_id|>", "eom": "<|eom_id|>"}
 
 
-def write_gguf(folder: Path, file: Path, *, name: str, wide: bool = False) -> None:
+def write_gguf(
+    folder: Path, file: Path, *, name: str, wide: bool = False, quantised: bool = False
+) -> None:
     """Write the model in `folder`, in Hugging Face's layout, as a GGUF file.
 
-    `wide` makes the weights float32; otherwise they are float16, but for the norms.
+    `wide` makes the weights float32, `quantised` Q8_0; otherwise they are float16, but for the
+    norms, which are always float32.
     """
+    matrices = GGMLQuantizationType.Q8_0 if quantised else GGMLQuantizationType.F16
+    if wide:
+        matrices = GGMLQuantizationType.F32
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     writer: Any = GGUFWriter(file, "llama")
     writer.add_name(name)
@@ -58,7 +66,8 @@ def write_gguf(folder: Path, file: Path, *, name: str, wide: bool = False) -> No
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_vocab_size(config["vocab_size"])
     _add_vocabulary(writer, json.loads((folder / "tokenizer.json").read_text(encoding="utf-8")))
-    _add_weights(writer, folder / "model.safetensors", config, wide=wide)
+    _add_position_factors(writer, config)
+    _add_weights(writer, folder / "model.safetensors", config, matrices)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -72,7 +81,9 @@ def _add_vocabulary(writer: Any, tokenizer: dict[str, Any]) -> None:
     tokens = sorted(ids, key=ids.__getitem__)
     merges = tokenizer["model"]["merges"]
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("smollm")
+    # Llama 3 cuts numbers into threes before anything else; cria's tokenizer into single digits.
+    threes = "{1,3}" in json.dumps(tokenizer["pre_tokenizer"])
+    writer.add_tokenizer_pre("llama-bpe" if threes else "smollm")
     writer.add_token_list(tokens)
     writer.add_token_types(
         [TokenType.CONTROL if t in special else TokenType.NORMAL for t in tokens]
@@ -87,20 +98,36 @@ def _add_vocabulary(writer: Any, tokenizer: dict[str, Any]) -> None:
     writer.add_add_space_prefix(False)
 
 
-def _add_weights(writer: Any, file: Path, config: dict[str, Any], *, wide: bool) -> None:
+def _add_position_factors(writer: Any, config: dict[str, Any]) -> None:
+    """What Llama 3.1 and later divide each frequency of the positions by."""
+    scaling = config.get("rope_scaling")
+    if not scaling:
+        return
+    low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
+    trained = scaling["original_max_position_embeddings"]
+    factors: list[float] = []
+    for i in range(0, config["head_dim"], 2):
+        length = 2 * math.pi * config["rope_theta"] ** (i / config["head_dim"])
+        share = min(max((trained / length - low) / (high - low), 0.0), 1.0)
+        factors.append(1 / ((1 - share) / scaling["factor"] + share))
+    writer.add_tensor("rope_freqs.weight", np.array(factors, dtype=np.float32))
+
+
+def _add_weights(
+    writer: Any, file: Path, config: dict[str, Any], matrices: GGMLQuantizationType
+) -> None:
     heads = {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]}
-    opened: Any = safe_open(file, framework="numpy")
+    opened: Any = safe_open(file, framework="pt")  # NumPy knows no bfloat16
     with opened as weights:
         for key in weights.keys():
-            array = weights.get_tensor(key)
+            array = weights.get_tensor(key).float().numpy()
             name = _name(key)
             part = name.split(".")[-2]
             if part in heads:
                 array = _neighbours_first(array, heads[part])
-            norm = array.ndim == 1
-            kind = GGMLQuantizationType.F32 if wide or norm else GGMLQuantizationType.F16
-            width = np.float32 if wide or norm else np.float16
-            writer.add_tensor(name, np.ascontiguousarray(array, dtype=width), raw_dtype=kind)
+            kind = GGMLQuantizationType.F32 if array.ndim == 1 else matrices
+            array = quantize(np.ascontiguousarray(array), kind)
+            writer.add_tensor(name, array, raw_dtype=kind)
 
 
 def _name(key: str) -> str:
@@ -126,10 +153,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name", choices=["cria", "cria-guard"])
     parser.add_argument("file", type=Path)
-    parser.add_argument("--type", choices=["f16", "f32"], default="f16")
+    parser.add_argument("--type", choices=["f16", "f32", "q8_0"], default="f16")
     options = parser.parse_args(arguments)
     folder = anyio.run(ensure, options.name)
-    write_gguf(folder, options.file, name=options.name, wide=options.type == "f32")
+    wide, quantised = options.type == "f32", options.type == "q8_0"
+    write_gguf(folder, options.file, name=options.name, wide=wide, quantised=quantised)
     print(options.file)
 
 

@@ -30,7 +30,12 @@ from corral.memory.repair import repair
 from corral.memory.store import check_key
 from corral.messages import UserMessage
 from corral.model_runtime.formats import find_format
-from corral.model_runtime.opening import BUNDLED, Progress, check_model_string, open_runtime
+from corral.model_runtime.opening import (
+    Progress,
+    bundled_name,
+    check_model_string,
+    open_runtime,
+)
 from corral.model_runtime.prompt import Prompt
 from corral.model_runtime.runtime import Runtime, Sampling
 from corral.safety import Action, LlamaGuard, Shield
@@ -518,7 +523,7 @@ def _shields(
 def _own_guard(model: str | Runtime) -> str:
     """The guard that runs where the model runs."""
     name = model if isinstance(model, str) else model.name
-    if name in BUNDLED:
+    if bundled_name(name):
         return "cria-guard"
     if name.startswith("ollama:"):
         url = name.partition("@")[2].partition("?")[0]

@@ -69,7 +69,9 @@ class Prompting:
         specs = tuple(_as_known(spec, profile) for spec in tools)
         constraint = None
         if constrained and specs and "calls" in runtime.constrains and chosen.calls != "none":
-            constraint = Constraint(tools=specs, syntax=chosen.calls)
+            constraint = Constraint(
+                tools=specs, syntax=chosen.calls, parallel=profile.parallel_calls
+            )
         return cls(
             runtime=runtime,
             instructions=instructions,

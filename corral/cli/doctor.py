@@ -8,13 +8,20 @@ from typing import Literal
 import anyio.to_thread
 import click
 
+from corral.errors import RuntimeUnavailable
 from corral.memory.sqlite import default_path
 from corral.model_runtime.opening import BUNDLED
 from corral.tools.sandbox import Permissions, SandboxReport, probe
 from corral.tools.sandbox.permissions import LEVELS
 
-__all__ = ["examine", "sandbox_lines"]
+__all__ = ["examine", "local_lines", "sandbox_lines"]
 
+_RULES = {
+    "cuda": "rule: CUDA comes first, in bf16",
+    "mps": "rule: without CUDA Apple's MPS is taken, in fp16",
+    "cpu": "rule: no CUDA and no MPS, so the CPU, in int8, by the fastest kernel that agreed with "
+    "fp32 here",
+}
 _LOCAL = ("torch", "transformers", "safetensors", "tokenizers", "gguf")
 
 
@@ -28,7 +35,8 @@ async def examine() -> int:
         needed = ", ".join(missing)
         click.echo(f"local    can't run models: no {needed}. pip install 'llama-corral[local]'")
     else:
-        click.echo("local    can run models in this process")
+        for line in await anyio.to_thread.run_sync(local_lines):
+            click.echo(line)
         for name in BUNDLED:
             click.echo(f"         {name}: {_ready(name)}")
     click.echo(f"memory   {default_path()}")
@@ -48,6 +56,26 @@ def sandbox_lines(report: SandboxReport) -> list[str]:
     lines += [f"         - {name}: {amount}" for name, amount in report.layers.items()]
     lines.append(f"         by default, code {Permissions()}")
     lines.append("         (unsafe_local=True, an argument in Python alone, confines nothing)")
+    return lines
+
+
+def local_lines() -> list[str]:
+    """Where models run in this process, how, and by which rule."""
+    from corral.model_runtime.cache import cache_root
+    from corral.model_runtime.local.kernels import choose_kernel
+    from corral.model_runtime.local.loading import available_memory, place
+
+    device = place()
+    try:
+        kernel = choose_kernel(device)
+    except RuntimeUnavailable as error:
+        return [f"local    can't run models: {error}"]
+    lines = [f"local    runs models on {device}, in {kernel.precision} ({kernel.name})"]
+    lines.append(f"         {_RULES[device]}")
+    free = available_memory()
+    if free is not None:
+        lines.append(f"         {free / 2**30:.1f} GiB of memory are free")
+    lines.append(f"         keeps converted weights and caches in {cache_root()}")
     return lines
 
 

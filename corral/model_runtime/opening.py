@@ -6,40 +6,50 @@ ollama:NAME[@URL]           a model of an Ollama server, by default that of OLLA
 openai:NAME[@URL]           a model of a server that speaks completions, by default that of
                             OPENAI_BASE_URL
 
-The last two take options behind a question mark: `ollama:llama3.2:3b?num_ctx=16384`,
+All take options behind a question mark: `cria?precision=fp32`, `ollama:llama3.2:3b?num_ctx=16384`,
 `openai:llama@http://gpu:8000/v1?tokenizer=/models/llama&key_env=VLLM_KEY`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from difflib import get_close_matches
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, cast
 
 import anyio.to_thread
 
 from corral.errors import ConfigError
 from corral.model_runtime.profiles import PROFILES, find_profile, profile_for, warn_unknown
+from corral.model_runtime.progress import Progress
 from corral.model_runtime.runtime import Runtime
 from corral.model_runtime.targets import Target, parse_target
 
-__all__ = ["BUNDLED", "SERVER_OPTIONS", "Progress", "check_model_string", "open_runtime"]
+if TYPE_CHECKING:
+    from corral.model_runtime.cria.build import CriaName
+    from corral.model_runtime.local.kernels import Precision
+    from corral.model_runtime.local.sharing import LocalOptions
 
-Progress: TypeAlias = Callable[[str, int, int | None], None]
-"""Called with what is being done, how many bytes are done, and how many there are where that is
-known.
-"""
+__all__ = [
+    "BUNDLED",
+    "MODEL_OPTIONS",
+    "Progress",
+    "bundled_name",
+    "check_model_string",
+    "open_runtime",
+]
 
 BUNDLED: Final = ("cria", "cria-guard")
 """The demonstration models that come with Corral."""
 
 _SCHEMES = ("transformers", "ollama", "openai")
 
-SERVER_OPTIONS: Final = {
+MODEL_OPTIONS: Final = {
+    "transformers": ("precision", "device", "keep_alive", "cache_mb"),
     "ollama": ("num_ctx", "keep_alive", "cloud", "family"),
     "openai": ("server", "tokenizer", "context", "key_env", "family"),
 }
 """The options that a model string may have behind its question mark, by scheme."""
+
+_PRECISIONS = ("int8", "fp16", "bf16", "fp32")
 
 
 def check_model_string(model: str) -> None:
@@ -49,8 +59,13 @@ def check_model_string(model: str) -> None:
         ConfigError: It isn't; the message shows the forms there are.
     """
     scheme, colon, rest = model.partition(":")
-    if model in BUNDLED or (colon and rest and scheme in _SCHEMES):
-        if scheme in SERVER_OPTIONS:
+    if bundled_name(model):
+        _local_target(model)
+        return
+    if colon and rest and scheme in _SCHEMES:
+        if scheme == "transformers":
+            _local_target(rest)
+        else:
             _target(scheme, rest)
         return
     near = get_close_matches(scheme, [*BUNDLED, *_SCHEMES], n=1)
@@ -75,27 +90,68 @@ async def open_runtime(model: str, *, progress: Progress | None = None) -> Runti
         return await _open_ollama(model, _target(scheme, rest))
     if scheme == "openai":
         return await _open_openai(model, _target(scheme, rest))
+    return await _open_local(model, progress)
+
+
+def bundled_name(model: str) -> str | None:
+    """Which demonstration model a model string names, if it does."""
+    name = model.partition("?")[0]
+    return name if name in BUNDLED else None
+
+
+async def _open_local(model: str, progress: Progress | None) -> Runtime:
     from corral.model_runtime.transformers_runtime import TransformersRuntime
 
-    if model in BUNDLED:
+    bundled = bundled_name(model)
+    target = _local_target(model if bundled else model.partition(":")[2])
+    if bundled:
         from corral.model_runtime.cria.fetch import ensure
 
-        folder = await ensure(model, progress=progress)
-        return await TransformersRuntime.load(folder, name=model, profile=profile_for(model))
-    from corral.model_runtime.loading import resolve
+        folder = await ensure(cast("CriaName", bundled), progress=progress)
+        profile = profile_for(bundled)
+    else:
+        from corral.model_runtime.loading import resolve
 
-    folder = await anyio.to_thread.run_sync(resolve, rest)
-    profile = find_profile(rest)
+        folder = await anyio.to_thread.run_sync(resolve, target.name)
+        profile = find_profile(target.name)
     runtime = await TransformersRuntime.load(
-        folder, name=model, profile=profile or PROFILES["unknown"]
+        folder,
+        name=model,
+        profile=profile or PROFILES["unknown"],
+        options=_local_options(target),
+        progress=progress,
     )
     if profile is None:
-        warn_unknown(rest)
+        warn_unknown(target.name)
     return runtime
 
 
+def _local_target(rest: str) -> Target:
+    target = parse_target(rest, options=MODEL_OPTIONS["transformers"], addressed=False)
+    precision = target.options.get("precision")
+    if precision is not None and precision not in _PRECISIONS:
+        raise ConfigError(
+            f"In the model string, precision is {precision!r}. It can be: {', '.join(_PRECISIONS)}."
+        )
+    target.seconds("keep_alive")
+    target.number("cache_mb")
+    return target
+
+
+def _local_options(target: Target) -> LocalOptions:
+    from corral.model_runtime.local.sharing import LocalOptions
+
+    megabytes = target.number("cache_mb")
+    return LocalOptions(
+        precision=cast("Precision | None", target.options.get("precision")),
+        device=target.options.get("device"),
+        keep_alive=target.seconds("keep_alive"),
+        cache_bytes=None if megabytes is None else megabytes * 2**20,
+    )
+
+
 def _target(scheme: str, rest: str) -> Target:
-    target = parse_target(rest, options=SERVER_OPTIONS[scheme])
+    target = parse_target(rest, options=MODEL_OPTIONS[scheme])
     target.number("num_ctx")
     target.number("context")
     family = target.options.get("family")

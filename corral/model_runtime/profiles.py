@@ -40,7 +40,8 @@ class ModelProfile:
     context_length: int = 131_072
     tools: bool = True
     parallel_calls: bool = True
-    """Whether it makes several calls in one message. All that it makes are read in any case."""
+    """Whether it makes several calls in one message. Where it doesn't, a grammar holds it to one;
+    without a grammar all that it makes are read in any case."""
     code_interpreter: bool = True
     builtins: tuple[str, ...] = ()
     """Names of the tools that it knows by training."""

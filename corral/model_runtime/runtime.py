@@ -52,13 +52,15 @@ class Constraint:
 
     Either `json_schema`: the output is one JSON value that the schema admits. Or `tools`: the
     output is plain text or calls of these tools, valid by their schemas, in the `syntax` of the
-    model's profile; with `required` it can only be calls. The code interpreter's code stays free.
+    model's profile; with `required` it can only be calls, and without `parallel` one call only,
+    for models that make one at a time. The code interpreter's code stays free.
     """
 
     json_schema: Mapping[str, JsonValue] | None = None
     tools: tuple[ToolSpec, ...] = ()
     required: bool = False
     syntax: Literal["pythonic", "json", "tags"] = "pythonic"
+    parallel: bool = True
 
     @property
     def kind(self) -> ConstraintKind:

@@ -5,6 +5,7 @@ For example `llama3.2:3b`, or `llama3.2:3b@http://gpu:11434?num_ctx=16384`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -13,6 +14,9 @@ from urllib.parse import parse_qsl, urlsplit
 from corral.errors import ConfigError
 
 __all__ = ["Target", "parse_target"]
+
+_TIME = re.compile(r"(\d+(?:\.\d+)?)([smh])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,18 +37,38 @@ class Target:
         if value is None:
             return None
         if not (value.isascii() and value.isdigit() and int(value) > 0):
-            raise ConfigError(f"In the model string, {key} is {value!r}. Give a number of tokens.")
+            raise ConfigError(
+                f"In the model string, {key} is {value!r}. Give a whole number above zero."
+            )
         return int(value)
 
+    def seconds(self, key: str) -> float | None:
+        """An option that is a time, such as `30s`, `10m` or `2h`, in seconds.
 
-def parse_target(text: str, *, options: Collection[str]) -> Target:
+        Raises:
+            ConfigError: It is something else.
+        """
+        value = self.options.get(key)
+        if value is None:
+            return None
+        match = _TIME.fullmatch(value)
+        if match is None:
+            raise ConfigError(
+                f"In the model string, {key} is {value!r}. Write a time such as 30s, 10m or 2h."
+            )
+        return float(match[1]) * _SECONDS[match[2]]
+
+
+def parse_target(text: str, *, options: Collection[str], addressed: bool = True) -> Target:
     """Read the part of a model string behind its scheme; `options` are the keys that it may have.
+
+    What is not `addressed` has no URL: an `@` in its name is one of the name.
 
     Raises:
         ConfigError: It has no name, another option, or a URL that can't be one.
     """
     rest, _, query = text.partition("?")
-    name, at, url = rest.partition("@")
+    name, at, url = rest.partition("@") if addressed else (rest, "", "")
     if not name:
         raise ConfigError(f"The model string ends in {text!r}, which names no model.")
     if at:

@@ -1,27 +1,34 @@
-"""Models in this process, on transformers: load a folder, stream pieces, stop within a token.
+"""Models in this process: load a folder, stream pieces, stop within a token.
 
-The decode loop is Corral's own, over the model's `forward`: each token is one hop to a worker
-thread, so that a cancelled task stops before the next token, errors arrive where they belong, and
-the event loop stays free. The model is held by one thread at a time.
+A model belongs to one thread, its scheduler, which serves all tasks of the process together. A
+task that is cancelled leaves before the next token; the event loop is never blocked.
 """
 
 from __future__ import annotations
 
-import importlib.util
-import math
-import threading
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+import hashlib
+import weakref
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TypeAlias
 
+import anyio
+import anyio.from_thread
 import anyio.to_thread
 
-from corral.errors import ContextOverflow, CorralError, ModelError
+from corral.errors import ContextOverflow, ModelError
 from corral.events import Usage
-from corral.messages import StopReason
-from corral.model_runtime.prefix_cache import CacheEntry, PrefixCache, crop
+from corral.model_runtime.local.drawing import Draw, Likeliest, Probabilities, Reader
+from corral.model_runtime.local.jobs import Ended, Job
+from corral.model_runtime.local.lookup import Lookup
+from corral.model_runtime.local.mailbox import Mailbox
+from corral.model_runtime.local.sharing import LocalModel, LocalOptions, acquire
 from corral.model_runtime.profiles import ModelProfile
+from corral.model_runtime.progress import Progress
 from corral.model_runtime.prompt import Prompt
 from corral.model_runtime.runtime import (
     Constraint,
@@ -33,55 +40,53 @@ from corral.model_runtime.runtime import (
 )
 from corral.model_runtime.tokenizer import Detokenizer, LlamaTokenizer
 
-if TYPE_CHECKING:
-    import torch
-
-    from corral.model_runtime.grammar import Grammars, Matcher
-
 __all__ = ["TransformersRuntime"]
 
-_PREFILL_CHUNK = 256
-"""Prompt tokens computed between two chances to cancel."""
-
-_T = TypeVar("_T")
-
-_Read: TypeAlias = "Callable[[torch.Tensor], Sequence[int]]"
-"""Makes the next tokens of a position's logits."""
+_Written: TypeAlias = "Sequence[int] | Ended"
 
 
 class TransformersRuntime:
-    """A Llama-architecture model loaded by transformers.
+    """A Llama model in this process, from a folder in Hugging Face's layout.
 
-    Make one with `TransformersRuntime.load`.
+    Make one with `TransformersRuntime.load`. Several of one folder share the weights.
     """
 
-    def __init__(
-        self, *, name: str, profile: ModelProfile, model: Any, tokenizer: LlamaTokenizer
-    ) -> None:
-        """Take over a loaded model. `name` is its model string."""
+    def __init__(self, *, name: str, profile: ModelProfile, model: LocalModel) -> None:
+        """Take over one `acquire` of a model. `name` is its model string."""
         self._name = name
-        trained = int(model.config.max_position_embeddings)
+        trained = model.context_length
         self._profile = replace(profile, context_length=min(profile.context_length, trained))
-        self._model: Any = model
-        self._tokenizer = tokenizer
-        self._caches = PrefixCache()
-        self._grammars: Grammars | None = None
-        self._lock = threading.Lock()
+        self._model = model
+        self._release = weakref.finalize(self, model.release)
 
     @classmethod
-    async def load(cls, folder: Path, *, name: str, profile: ModelProfile) -> TransformersRuntime:
+    async def load(
+        cls,
+        folder: Path,
+        *,
+        name: str,
+        profile: ModelProfile,
+        options: LocalOptions = LocalOptions(),
+        progress: Progress | None = None,
+    ) -> TransformersRuntime:
         """Load a folder in Hugging Face's layout (config.json, *.safetensors, tokenizer.json).
 
-        Precision is float32 on the CPU and bfloat16 on CUDA, float16 on Apple's MPS.
-
         Raises:
-            RuntimeUnavailable: The folder isn't such a model, it doesn't fit into memory, or an
-                extra isn't installed.
+            ConfigError: The folder is no model's.
+            RuntimeUnavailable: It isn't a Llama model, it doesn't fit into memory, or an extra
+                isn't installed.
         """
-        from corral.model_runtime.loading import load_folder
 
-        model, tokenizer = await anyio.to_thread.run_sync(load_folder, folder, name)
-        return cls(name=name, profile=profile, model=model, tokenizer=tokenizer)
+        def tell(done: int, steps: int) -> None:
+            if progress is not None:
+                anyio.from_thread.run_sync(
+                    progress, f"Converting {name} for this machine", done, steps
+                )
+
+        def get() -> LocalModel:
+            return acquire(folder, name=name, options=options, tell=tell)
+
+        return cls(name=name, profile=profile, model=await anyio.to_thread.run_sync(get))
 
     @property
     def name(self) -> str:
@@ -96,239 +101,130 @@ class TransformersRuntime:
     @property
     def tokenizer(self) -> LlamaTokenizer:
         """The model's tokenizer."""
-        return self._tokenizer
+        return self._model.tokenizer
+
+    @property
+    def summary(self) -> str:
+        """How the model is held, for people: device, precision and kernel."""
+        return self._model.summary
 
     @property
     def constrains(self) -> frozenset[ConstraintKind]:
         """Calls and JSON, by a grammar, where llguidance is installed."""
-        installed = importlib.util.find_spec("llguidance") is not None
-        return frozenset(("calls", "json")) if installed else frozenset()
+        return frozenset(("calls", "json")) if _has_grammars() else frozenset()
 
     async def generate(
         self, prompt: Prompt, *, sampling: Sampling, constraint: Constraint | None = None
     ) -> AsyncGenerator[Piece | Finish]:
-        """Continue a prompt; see `Runtime.generate`."""
+        """Continue a prompt; see `Runtime.generate`.
+
+        Raises:
+            ModelBusy: Too many requests wait already. Beside what `Runtime.generate` raises.
+        """
         check_constraint(self, constraint)
-        ids = self._encode(prompt, room=sampling.max_tokens)
+        ids, keys = self._encode(prompt, room=sampling.max_tokens)
         matcher = None
         if constraint is not None:
-            matcher = await anyio.to_thread.run_sync(self._matcher, constraint)
-        draw = _Draw(sampling, matcher)
-        detokenizer = Detokenizer(self._tokenizer)
-        entry = self._caches.take(ids)
-        cached = len(entry.ids)
-        reason: StopReason | None = None
-        written = 0
+            grammars = await anyio.to_thread.run_sync(self._model.grammars)
+            matcher = await anyio.to_thread.run_sync(grammars.matcher, constraint)
+        mailbox = Mailbox[_Written]()
+        job = Job(
+            ids=ids,
+            keys=keys,
+            reader=Draw(sampling, matcher),
+            listener=mailbox.put,
+            stops=self.tokenizer.stops,
+            limit=sampling.max_tokens,
+            images=prompt.images,
+            lookup=Lookup(ids),
+        )
+        detokenizer = Detokenizer(self.tokenizer)
+        self._model.scheduler.submit(job)
         try:
-            tokens = await self._prefill(entry, ids, draw)
-            while True:
-                for token in tokens:
-                    written += 1
-                    reason = self._tokenizer.stops.get(token)
-                    if reason is not None:
-                        break
+            while not isinstance(written := await mailbox.take(), Ended):
+                for token in written:
                     for piece in detokenizer.feed(token):
                         yield piece
-                    if written == sampling.max_tokens:
-                        reason = "max_tokens"
-                        break
-                if reason is not None:
-                    break
-                tokens = await self._in_thread(self._advance, entry, tokens, draw)
+            if written.error is not None or written.reason is None:
+                raise written.error or ModelError(f"{self._name!r} ended without a reason.")
             for piece in detokenizer.flush():
                 yield piece
             yield Finish(
-                reason=reason,
-                usage=Usage(prompt_tokens=len(ids), cached_tokens=cached, output_tokens=written),
+                reason=written.reason,
+                usage=Usage(
+                    prompt_tokens=len(ids),
+                    cached_tokens=written.cached,
+                    output_tokens=written.written,
+                ),
             )
         finally:
-            self._caches.give(entry)
+            job.cancelled = True
 
     async def score(self, prompt: Prompt, candidates: Sequence[str]) -> Mapping[str, float]:
         """First-token probabilities; see `Runtime.score`.
 
         One forward pass, of which the shared prefix is cached.
         """
-        ids = self._encode(prompt, room=1)
-        first = {c: self._tokenizer.encode_text(c)[0] for c in candidates}
-        entry = self._caches.take(ids)
-        try:
-            read = _Probabilities(list(first.values()))
-            await self._prefill(entry, ids, read)
-            return dict(zip(first, read.found, strict=True))
-        finally:
-            self._caches.give(entry)
+        first = {c: self.tokenizer.encode_text(c)[0] for c in candidates}
+        read = Probabilities(list(first.values()))
+        await self._read(prompt, read)
+        return dict(zip(first, read.found, strict=True))
 
     async def likeliest(self, prompt: Prompt, n: int) -> list[tuple[str, float]]:
         """The `n` likeliest first tokens, as text, with their probabilities, 0 to 1."""
-        ids = self._encode(prompt, room=1)
-        entry = self._caches.take(ids)
-        try:
-            read = _Likeliest(n)
-            await self._prefill(entry, ids, read)
-        finally:
-            self._caches.give(entry)
+        read = Likeliest(n)
+        await self._read(prompt, read)
         return [(self._token_text(token), probability) for token, probability in read.found]
-
-    def _token_text(self, token: int) -> str:
-        name = self._tokenizer.special_name(token)
-        return name or self._tokenizer.token_bytes(token).decode("utf-8", "replace")
 
     async def count(self, prompt: Prompt) -> int:
         """The prompt's length in tokens."""
-        return len(prompt.encode(self._tokenizer))
+        return len(prompt.encode(self.tokenizer))
 
     async def aclose(self) -> None:
-        """Drop the model and its caches. What is still generating goes on to its end."""
-        self._caches.clear()
-        self._model = None
+        """Let the model go. What is still generating goes on to its end."""
+        self._release()
 
-    def _matcher(self, constraint: Constraint) -> Matcher:
-        """Follows one output. In a worker thread: the first takes the time of a set-up."""
-        from corral.model_runtime.grammar import Grammars
+    async def _read(self, prompt: Prompt, reader: Reader) -> None:
+        """Have one position's logits read."""
+        ids, keys = self._encode(prompt, room=1)
+        mailbox = Mailbox[_Written]()
+        job = Job(ids=ids, keys=keys, reader=reader, listener=mailbox.put, images=prompt.images)
+        self._model.scheduler.submit(job)
+        try:
+            ended = await mailbox.take()
+        finally:
+            job.cancelled = True
+        if isinstance(ended, Ended) and ended.error is not None:
+            raise ended.error
 
-        with self._lock:
-            if self._grammars is None:
-                width = int(self._model.config.vocab_size)
-                self._grammars = Grammars(self._tokenizer, vocabulary=width)
-            return self._grammars.matcher(constraint)
+    def _token_text(self, token: int) -> str:
+        name = self.tokenizer.special_name(token)
+        return name or self.tokenizer.token_bytes(token).decode("utf-8", "replace")
 
-    def _encode(self, prompt: Prompt, *, room: int) -> list[int]:
-        if self._model is None:
+    def _encode(self, prompt: Prompt, *, room: int) -> tuple[list[int], list[int]]:
+        """The prompt's ids, and its keys: an image's token counts as the image."""
+        if not self._release.alive:
             raise ModelError(f"The model {self._name!r} has been closed. Open it again to use it.")
-        if prompt.images:
+        if prompt.images and not self._model.sees:
             raise ModelError(f"The model {self._name!r} sees no images. Use a vision model.")
-        ids = prompt.encode(self._tokenizer)
+        ids = prompt.encode(self.tokenizer)
         available = self._profile.context_length
         if len(ids) + room > available:
             raise ContextOverflow(needed=len(ids) + room, available=available)
-        return ids
+        return ids, self._keys(ids, prompt) if prompt.images else ids
 
-    async def _prefill(self, entry: CacheEntry, ids: Sequence[int], read: _Read) -> Sequence[int]:
-        todo = ids[len(entry.ids) :]
-        chunks = [todo[i : i + _PREFILL_CHUNK] for i in range(0, len(todo), _PREFILL_CHUNK)]
-        for chunk in chunks[:-1]:
-            await self._in_thread(self._advance, entry, chunk, None)
-        return await self._in_thread(self._advance, entry, chunks[-1], read)
-
-    def _advance(
-        self,
-        entry: CacheEntry,
-        ids: Sequence[int],
-        read: _Read | None,
-    ) -> Sequence[int]:
-        """One forward pass over new ids; `read` makes the next ones of the last one's logits.
-
-        In a worker thread.
-        """
-        import torch
-
-        before = len(entry.ids)
-        try:
-            with torch.inference_mode():
-                device = self._model.device
-                positions = torch.arange(before, before + len(ids), device=device)
-                out = self._model(
-                    input_ids=torch.tensor([list(ids)], device=device),
-                    position_ids=positions[None],
-                    attention_mask=torch.ones(1, before + len(ids), device=device),
-                    past_key_values=entry.cache,
-                    use_cache=True,
-                    logits_to_keep=1,
-                )
-                entry.ids.extend(ids)
-                return read(out.logits[0, -1].float()) if read else ()
-        except Exception as error:
-            # The cache may have grown in some layers and not in others: it can't be trusted any
-            # more.
-            crop(entry, 0)
-            if isinstance(error, CorralError):
-                raise
-            raise ModelError(
-                f"The model {self._name!r} failed: {error}. If memory ran out, use a smaller "
-                "model or a shorter prompt."
-            ) from error
-
-    async def _in_thread(self, function: Callable[..., _T], *args: Any) -> _T:
-        def locked() -> _T:
-            with self._lock:
-                return function(*args)
-
-        return await anyio.to_thread.run_sync(locked)
+    def _keys(self, ids: list[int], prompt: Prompt) -> list[int]:
+        token = self.tokenizer.special_id("<|image|>")
+        images = iter(prompt.images)
+        keys = list(ids)
+        with suppress(StopIteration):
+            for at, token_id in enumerate(ids):
+                if token_id == token:
+                    digest = hashlib.sha256(next(images).data).digest()
+                    keys[at] = -1 - int.from_bytes(digest[:8], "little")
+        return keys
 
 
-class _Draw:
-    """Draws the next token from logits, greedily or at random, and adds what must follow it."""
-
-    def __init__(self, sampling: Sampling, matcher: Matcher | None = None) -> None:
-        self._sampling = sampling
-        self._matcher = matcher
-        self._generator: torch.Generator | None = None
-
-    def __call__(self, logits: torch.Tensor) -> Sequence[int]:
-        if self._matcher is None:
-            return [self._draw(logits)]
-        if self._matcher.done:
-            return [self._matcher.end]
-        token = self._draw(logits)
-        self._matcher.advance(token)
-        return [token, *self._matcher.forced()]
-
-    def _draw(self, logits: torch.Tensor) -> int:
-        import torch
-
-        if not bool(torch.isfinite(logits).all()):
-            raise ModelError(
-                "The model produced numbers that are not finite. Its weights are damaged, or "
-                "their precision is too low here."
-            )
-        if self._matcher is not None:
-            logits = self._matcher.mask(logits)
-        if self._sampling.temperature <= 0:
-            return int(logits.argmax())
-        if self._generator is None:
-            self._generator = torch.Generator()
-            if self._sampling.seed is None:
-                self._generator.seed()
-            else:
-                self._generator.manual_seed(self._sampling.seed)
-        probabilities = torch.softmax(logits.cpu() / self._sampling.temperature, dim=-1)
-        if self._sampling.top_p < 1:
-            ordered, order = probabilities.sort(descending=True)
-            beyond = ordered.cumsum(0) - ordered >= self._sampling.top_p
-            probabilities[order[beyond]] = 0
-        return int(torch.multinomial(probabilities, 1, generator=self._generator))
-
-
-class _Probabilities:
-    """Reads the probabilities of a few tokens from logits."""
-
-    def __init__(self, tokens: Sequence[int]) -> None:
-        self._tokens = list(tokens)
-        self.found: list[float] = []
-
-    def __call__(self, logits: torch.Tensor) -> Sequence[int]:
-        import torch
-
-        picked = torch.softmax(logits, dim=-1)[self._tokens]
-        self.found = [float(p) for p in picked]
-        if not all(math.isfinite(p) for p in self.found):
-            raise ModelError("The model gave no probabilities: its weights are damaged.")
-        return ()
-
-
-class _Likeliest:
-    """Reads the likeliest tokens from logits."""
-
-    def __init__(self, n: int) -> None:
-        self._n = n
-        self.found: list[tuple[int, float]] = []
-
-    def __call__(self, logits: torch.Tensor) -> Sequence[int]:
-        import torch
-
-        top = torch.softmax(logits, dim=-1).topk(self._n)
-        self.found = [
-            (int(token), float(p)) for p, token in zip(top.values, top.indices, strict=True)
-        ]
-        return ()
+@cache
+def _has_grammars() -> bool:
+    return find_spec("llguidance") is not None

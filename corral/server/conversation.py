@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from corral.messages import AssistantMessage, ImagePart, Message, Part, TextPart, UserMessage
 from corral.server.errors import ApiError
 
-__all__ = ["Line", "Role", "continue_from", "image_part"]
+__all__ = ["Line", "Role", "continue_from", "image_part", "role_of"]
 
 Role: TypeAlias = Literal["system", "user", "assistant"]
 
@@ -65,6 +65,22 @@ def continue_from(
     last = messages.pop()
     assert isinstance(last, UserMessage)
     return messages, last
+
+
+def role_of(role: str, known: Mapping[str, Role], *, has_calls: bool) -> Role:
+    """The role of a client's message, by the names that the interface has for roles.
+
+    Raises:
+        ApiError: 400, it holds calls of tools, or the result of one: an agent's are its own.
+    """
+    if has_calls or role not in known:
+        raise ApiError(
+            400,
+            f"A message of the role {role!r} with tools' calls or results has no place in an "
+            "agent's conversation: its tools run on the server. Leave it out.",
+            param="messages",
+        )
+    return known[role]
 
 
 def image_part(data: str, *, param: str = "messages") -> ImagePart:

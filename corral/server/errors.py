@@ -13,6 +13,7 @@ from corral.errors import (
     ContextOverflow,
     CorralError,
     InputError,
+    ModelBusy,
     RuntimeUnavailable,
     SandboxUnavailable,
     SessionBusy,
@@ -83,6 +84,8 @@ def from_corral(error: CorralError) -> ApiError:
         return ApiError(500, told, code="store_error")
     if isinstance(error, (RuntimeUnavailable, SandboxUnavailable)):
         return ApiError(503, text, code="unavailable", retry_after=5)
+    if isinstance(error, ModelBusy):
+        return ApiError(429, text, code="model_busy", retry_after=1)
     return ApiError(500, text, code="model_error")
 
 

@@ -10,7 +10,7 @@ from starlette.requests import Request
 
 from corral.events import TurnFinished
 from corral.server.catalogue import ServedAgent
-from corral.server.conversation import Line, Role, continue_from, image_part
+from corral.server.conversation import Line, Role, continue_from, image_part, role_of
 from corral.server.errors import ApiError
 from corral.server.ollama_form import (
     Clock,
@@ -158,12 +158,6 @@ _ROLES: dict[str, Role] = {"system": "system", "user": "user", "assistant": "ass
 
 
 def _line(message: OllamaMessage) -> Line:
-    if message.role not in _ROLES or message.tool_calls:
-        raise ApiError(
-            400,
-            f"A message of the role {message.role!r} with tools' calls or results has no place in "
-            "an agent's conversation: its tools run on the server. Leave it out.",
-            param="messages",
-        )
+    role = role_of(message.role, _ROLES, has_calls=bool(message.tool_calls))
     images = tuple(image_part(data) for data in message.images or ())
-    return Line(role=_ROLES[message.role], text=message.content, images=images)
+    return Line(role=role, text=message.content, images=images)

@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, Response
 
 from corral.events import TurnFinished, Usage
 from corral.messages import ImagePart
-from corral.server.conversation import Line, Role, continue_from, image_part
+from corral.server.conversation import Line, Role, continue_from, image_part, role_of
 from corral.server.errors import ApiError, error_body
 from corral.server.replies import LiveReply
 from corral.server.turns import Answer, Ask, answer_turn, sampled
@@ -35,7 +35,7 @@ from corral.server.wire import (
     sse,
 )
 
-__all__ = ["ROLES", "ChatRequest", "ContentPart", "chat", "content_of", "model", "models", "refuse"]
+__all__ = ["ROLES", "ChatRequest", "ContentPart", "chat", "line_of", "model", "models", "refuse"]
 
 _PATH = "/v1/chat/completions"
 
@@ -253,25 +253,23 @@ ROLES: dict[str, Role] = {
 
 
 def _line(message: ChatMessage) -> Line:
-    if message.role not in ROLES or message.tool_calls:
-        raise ApiError(
-            400,
-            f"A message of the role {message.role!r} with tools' calls or results has no place in "
-            "an agent's conversation: its tools run on the server. Leave it out.",
-            param="messages",
-        )
-    if message.content is None or isinstance(message.content, str):
-        return Line(role=ROLES[message.role], text=message.content or "")
-    text, images = content_of(message.content)
-    return Line(role=ROLES[message.role], text=text, images=images)
+    role = role_of(message.role, ROLES, has_calls=bool(message.tool_calls))
+    return line_of(role, message.content)
 
 
-def content_of(parts: list[ContentPart]) -> tuple[str, tuple[ImagePart, ...]]:
-    """The text and the images of a message's parts.
+def line_of(role: Role, content: str | list[ContentPart] | None) -> Line:
+    """A message with the text and the images of its content.
 
     Raises:
         ApiError: 400, a part is of another kind, or an image would have to be fetched.
     """
+    if content is None or isinstance(content, str):
+        return Line(role=role, text=content or "")
+    text, images = _content(content)
+    return Line(role=role, text=text, images=images)
+
+
+def _content(parts: list[ContentPart]) -> tuple[str, tuple[ImagePart, ...]]:
     texts: list[str] = []
     images: list[ImagePart] = []
     for part in parts:

@@ -24,7 +24,7 @@ from corral.memory import Store
 from corral.server.catalogue import ServedAgent
 from corral.server.conversation import Line, continue_from
 from corral.server.errors import ApiError
-from corral.server.openai_chat import ROLES, ContentPart, content_of, refuse
+from corral.server.openai_chat import ROLES, ContentPart, line_of, refuse
 from corral.server.replies import LiveReply
 from corral.server.turns import Answer, Ask, Session, answer_turn, sampled
 from corral.server.wire import (
@@ -253,11 +253,7 @@ def _lines(body: ResponsesRequest) -> list[Line]:
                 "its tools run on the server. Leave it out.",
                 param="input",
             )
-        if item.content is None or isinstance(item.content, str):
-            lines.append(Line(role=ROLES[item.role], text=item.content or ""))
-        else:
-            text, images = content_of(item.content)
-            lines.append(Line(role=ROLES[item.role], text=text, images=images))
+        lines.append(line_of(ROLES[item.role], item.content))
     return [*notes, *lines]
 
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
-from typing import Self
 
 from pydantic import JsonValue
 
 from corral.messages import ToolSpec
 from corral.tools.options import ToolOptions
+from corral.tools.permitted import Permitted
 from corral.tools.sandbox import Permissions
 from corral.tools.tool import ToolContext, ToolOutput
 
 __all__ = ["ConfiguredTool"]
 
 
-class ConfiguredTool(ABC):
+class ConfiguredTool(Permitted, ABC):
     """A tool made from settings: it has permissions, and options that say how calls are run.
 
     Attributes:
@@ -45,17 +44,6 @@ class ConfiguredTool(ABC):
     def spec(self) -> ToolSpec:
         """How the model is shown the tool."""
         return self._spec
-
-    @property
-    def permissions(self) -> Permissions:
-        """What the tool may touch."""
-        return self._permissions
-
-    def narrowed(self, ceiling: Permissions) -> Self:
-        """The same tool, allowed only what `ceiling` allows as well."""
-        other = copy.copy(self)
-        other._permissions = self._permissions.narrowed(ceiling)
-        return other
 
     @abstractmethod
     async def ready(self) -> None:

@@ -7,7 +7,6 @@ where untrusted code runs: read as JSON, with a bound on its size, and never as 
 
 from __future__ import annotations
 
-import copy
 import json
 import secrets
 from collections.abc import Callable
@@ -17,7 +16,6 @@ from typing import (
     Any,
     Literal,
     ParamSpec,
-    Self,
     TypeVar,
     Union,
     cast,
@@ -35,6 +33,7 @@ from corral.errors import ConfigError, SandboxUnavailable, ToolError, ToolRetry
 from corral.tools.context import RunContext
 from corral.tools.function import FunctionTool, as_output
 from corral.tools.options import ToolOptions
+from corral.tools.permitted import Permitted
 from corral.tools.plain_text import plain, shortened
 from corral.tools.sandbox import Permissions, SandboxResult, probe, run_python
 from corral.tools.self_contained import write_out
@@ -82,7 +81,7 @@ __run__()
 """
 
 
-class IsolatedTool(FunctionTool[P, R]):
+class IsolatedTool(Permitted, FunctionTool[P, R]):
     """A function as a tool that runs in the sandbox. Called as a function, it runs here."""
 
     def __init__(
@@ -119,17 +118,6 @@ class IsolatedTool(FunctionTool[P, R]):
         head, _, rest = definitions.partition("\n")  # an import from __future__ must come first
         inner = str(getattr(function, "__name__", ""))
         self._program = f"{head}\n{_HEAD}{rest}{_TAIL.format(name=inner)}"
-
-    @property
-    def permissions(self) -> Permissions:
-        """What the function may do."""
-        return self._permissions
-
-    def narrowed(self, ceiling: Permissions) -> Self:
-        """The same tool, allowed only what `ceiling` allows as well."""
-        other = copy.copy(self)
-        other._permissions = self._permissions.narrowed(ceiling)
-        return other
 
     async def ready(self) -> None:
         """See that this machine can confine the function, and that it can be loaded there.

@@ -14,22 +14,20 @@ import shutil
 import sys
 import tempfile
 import zipfile
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import TypeAlias
 
 import anyio
 import anyio.to_thread
 
 from corral.errors import RuntimeUnavailable
+from corral.model_runtime.cache import cache_root
 from corral.model_runtime.cria import base, build
 from corral.model_runtime.cria.build import BaseFile, CriaName
+from corral.model_runtime.progress import Progress
 
-__all__ = ["Progress", "cache_folder", "ensure", "ensure_base", "is_ready"]
-
-Progress: TypeAlias = Callable[[str, int, int | None], None]
-"""Told what is being done, how far it has come, and how far it has to go where that is known."""
+__all__ = ["cache_folder", "ensure", "ensure_base", "is_ready"]
 
 _NEEDED = ("gguf", "numpy", "safetensors", "tokenizers")
 _FOLDER_SIZE = 275_000_000
@@ -39,11 +37,7 @@ _DOWNLOAD_POLL_SECONDS = 0.2
 
 def cache_folder() -> Path:
     """Where cria's files are kept. The folder need not exist yet."""
-    root = os.environ.get("CORRAL_CACHE")
-    if root:
-        return Path(root).expanduser() / "cria"
-    xdg = os.environ.get("XDG_CACHE_HOME")
-    return (Path(xdg) if xdg else Path.home() / ".cache") / "corral" / "cria"
+    return cache_root() / "cria"
 
 
 def is_ready(name: CriaName) -> Path | None:

@@ -31,7 +31,7 @@ from corral.model_runtime.parser import parse_output
 from corral.model_runtime.prompt import Prompt, Segment, Special, Text
 from corral.model_runtime.runtime import Piece
 
-__all__ = ["Wire", "Writer", "plain_result", "split_system"]
+__all__ = ["Wire", "Writer", "has_image", "plain_result", "split_system"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,6 +200,16 @@ def split_system(messages: Sequence[Message]) -> tuple[str, Sequence[Message]]:
     if messages and isinstance(messages[0], SystemMessage):
         return messages[0].text, messages[1:]
     return "", messages
+
+
+def has_image(messages: Sequence[Message]) -> bool:
+    """Whether a user's message holds an image."""
+    return any(
+        isinstance(part, ImagePart)
+        for message in messages
+        if isinstance(message, UserMessage) and not isinstance(message.content, str)
+        for part in message.content
+    )
 
 
 def plain_result(content: JsonValue) -> str:

@@ -18,8 +18,8 @@ from typing import Literal
 from pydantic import JsonValue
 
 from corral.errors import ConfigError
-from corral.messages import ImagePart, Message, ToolSpec, UserMessage
-from corral.model_runtime.formats.conversation import Wire, Writer, split_system
+from corral.messages import Message, ToolSpec, UserMessage
+from corral.model_runtime.formats.conversation import Wire, Writer, has_image, split_system
 from corral.model_runtime.formats.environment import date_lines, short_date
 from corral.model_runtime.formats.llama31 import refuse_tools_with_images
 from corral.model_runtime.formats.pythonic import encode_json
@@ -62,7 +62,7 @@ class HuggingFaceFormat:
         builtins = [t.name for t in tools if t.kind == "builtin" and self.template == "3.1"]
         functions = [t for t in tools if t.kind != "code_interpreter" and t.name not in builtins]
         writer = Writer(self._wire(bool(builtins)), tools)
-        if instructions or self.template != "vision" or not _has_image(rest):
+        if instructions or self.template != "vision" or not has_image(rest):
             environment = self._environment(bool(tools), builtins, date)
             listed = () if self.tools_in_user_message else functions
             body = [
@@ -127,12 +127,3 @@ def _result(content: JsonValue) -> str:
     if isinstance(content, (str, list, dict)):
         return json.dumps(content, ensure_ascii=False)
     return str(content)
-
-
-def _has_image(messages: Sequence[Message]) -> bool:
-    return any(
-        isinstance(part, ImagePart)
-        for message in messages
-        if isinstance(message, UserMessage) and not isinstance(message.content, str)
-        for part in message.content
-    )

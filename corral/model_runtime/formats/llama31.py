@@ -18,9 +18,15 @@ from typing import Literal, cast
 from pydantic import JsonValue
 
 from corral.errors import ConfigError
-from corral.messages import ImagePart, Message, ToolSpec, UserMessage
+from corral.messages import Message, ToolSpec, UserMessage
 from corral.model_runtime.formats.calls import encode_tags, encode_typed_json
-from corral.model_runtime.formats.conversation import Wire, Writer, plain_result, split_system
+from corral.model_runtime.formats.conversation import (
+    Wire,
+    Writer,
+    has_image,
+    plain_result,
+    split_system,
+)
 from corral.model_runtime.formats.environment import date_lines, long_date
 from corral.model_runtime.prompt import Prompt
 
@@ -112,12 +118,7 @@ def refuse_tools_with_images(messages: Sequence[Message], tools: Sequence[ToolSp
     Raises:
         ConfigError: They do.
     """
-    if tools and any(
-        isinstance(part, ImagePart)
-        for message in messages
-        if isinstance(message, UserMessage) and not isinstance(message.content, str)
-        for part in message.content
-    ):
+    if tools and has_image(messages):
         raise ConfigError(
             "Llama 3.2's vision models can't call tools in a conversation that holds an image. "
             "Ask about the image with an agent without tools, and hand on what it says."

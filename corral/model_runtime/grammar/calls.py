@@ -17,7 +17,7 @@ from corral.model_runtime.runtime import Constraint
 __all__ = ["MOST_CALLS", "grammar_of"]
 
 MOST_CALLS = 8
-"""Calls in one message."""
+"""Calls in one message of a model that makes several."""
 
 # Text begins with no sign that begins a call, so that no call comes as text.
 _TEXT = r"/\s*[^\s\[{<](.|\n)*/"
@@ -34,7 +34,8 @@ def grammar_of(constraint: Constraint, bounds: SchemaBounds) -> str:
     forms: list[str] = []
     if functions:
         write = {"pythonic": _pythonic, "json": _json, "tags": _tags}[constraint.syntax]
-        forms.append(write(rules, functions, bounds))
+        most = MOST_CALLS if constraint.parallel else 1
+        forms.append(write(rules, functions, bounds, most))
     if any(tool.kind == "code_interpreter" for tool in constraint.tools):
         forms.append(f"<|python_tag|> {rules.terminal(_CODE)}")
     if not constraint.required or not forms:
@@ -42,7 +43,7 @@ def grammar_of(constraint: Constraint, bounds: SchemaBounds) -> str:
     return rules.text(" | ".join(forms))
 
 
-def _pythonic(rules: Rules, tools: Sequence[ToolSpec], bounds: SchemaBounds) -> str:
+def _pythonic(rules: Rules, tools: Sequence[ToolSpec], bounds: SchemaBounds, most: int) -> str:
     """`[f(a=1), g()]`; a tool whose parameters are no identifiers is called in JSON."""
     plain = [tool for tool in tools if _has_plain_names(tool)]
     others = [tool for tool in tools if not _has_plain_names(tool)]
@@ -57,15 +58,15 @@ def _pythonic(rules: Rules, tools: Sequence[ToolSpec], bounds: SchemaBounds) -> 
             )
             for tool in plain
         ]
-        forms.append(f'"[" {rules.repeated(rules.rule(" | ".join(calls)), 1, MOST_CALLS)} "]"')
+        forms.append(f'"[" {rules.repeated(rules.rule(" | ".join(calls)), 1, most)} "]"')
     if others:
-        forms.append(_json_calls(rules, others, bounds))
+        forms.append(_json_calls(rules, others, bounds, most))
     return rules.rule(" | ".join(forms))
 
 
-def _json(rules: Rules, tools: Sequence[ToolSpec], bounds: SchemaBounds) -> str:
+def _json(rules: Rules, tools: Sequence[ToolSpec], bounds: SchemaBounds, most: int) -> str:
     """JSON objects joined by `; `, behind `<|python_tag|>` or not; built-ins in their own form."""
-    forms = [_json_calls(rules, tools, bounds)]
+    forms = [_json_calls(rules, tools, bounds, most)]
     query = PythonLiterals(rules, {}, bounds).value(_QUERY)
     native = [
         _call(rules, f"{tool.name}.call(query=", query, ")")
@@ -81,31 +82,24 @@ def _json(rules: Rules, tools: Sequence[ToolSpec], bounds: SchemaBounds) -> str:
 _QUERY: JsonObject = {"type": "string", "minLength": 1}
 
 
-def _json_calls(rules: Rules, tools: Sequence[ToolSpec], bounds: SchemaBounds) -> str:
+def _json_calls(rules: Rules, tools: Sequence[ToolSpec], bounds: SchemaBounds, most: int) -> str:
     calls = [
-        _call(
-            rules,
-            f'{{"name": "{tool.name}", "parameters": ',
-            rules.json(_whole_document(tool.parameters, bounds)),
-            "}",
-        )
+        _json_call(rules, f'{{"name": "{tool.name}", "parameters": ', tool, bounds, "}")
         for tool in tools
     ]
-    return rules.repeated(rules.rule(" | ".join(calls)), 1, MOST_CALLS, separator="; ")
+    return rules.repeated(rules.rule(" | ".join(calls)), 1, most, separator="; ")
 
 
-def _tags(rules: Rules, tools: Sequence[ToolSpec], bounds: SchemaBounds) -> str:
+def _tags(rules: Rules, tools: Sequence[ToolSpec], bounds: SchemaBounds, most: int) -> str:
     """`<function=f>{...}</function>`, one after another."""
     calls = [
-        _call(
-            rules,
-            f"<function={tool.name}>",
-            rules.json(_whole_document(tool.parameters, bounds)),
-            "</function>",
-        )
-        for tool in tools
+        _json_call(rules, f"<function={tool.name}>", tool, bounds, "</function>") for tool in tools
     ]
-    return rules.repeated(rules.rule(" | ".join(calls)), 1, MOST_CALLS, separator="")
+    return rules.repeated(rules.rule(" | ".join(calls)), 1, most, separator="")
+
+
+def _json_call(rules: Rules, before: str, tool: ToolSpec, bounds: SchemaBounds, after: str) -> str:
+    return _call(rules, before, rules.json(_whole_document(tool.parameters, bounds)), after)
 
 
 def _call(rules: Rules, before: str, arguments: str, after: str) -> str:

@@ -30,7 +30,7 @@ from corral.events import Usage
 from corral.messages import StopReason
 from corral.model_runtime.estimates import fewest_tokens, most_tokens
 from corral.model_runtime.parser import pieces_from_text
-from corral.model_runtime.profiles import PROFILES, ModelProfile, find_profile
+from corral.model_runtime.profiles import PROFILES, ModelProfile, find_profile, warn_unknown
 from corral.model_runtime.prompt import Prompt, Special, Text
 from corral.model_runtime.runtime import (
     Constraint,
@@ -108,9 +108,12 @@ class OllamaRuntime:
         self._allow_cloud = allow_cloud
         self._patience = patience
         self._name = name or f"ollama:{model}"
-        profile = profile or find_profile(model) or PROFILES["unknown"]
+        profile = profile or find_profile(model)
+        self._is_known = profile is not None
+        profile = profile or PROFILES["unknown"]
         self._num_ctx = num_ctx or min(profile.context_length, DEFAULT_CONTEXT)
         self._profile = replace(profile, context_length=self._num_ctx)
+        self._asked: ServedModel | None = None
         self._served: ServedModel | None = None
         self._preparing = anyio.Lock()
 
@@ -223,9 +226,12 @@ class OllamaRuntime:
 
         Raises:
             ContextOverflow: A text is longer than the model's context. None is ever cut.
+            RuntimeUnavailable: The server hasn't the model, or would send texts on to another
+                machine.
         """
         if not texts:
             return []
+        await self._ask()  # whether the server would send the texts on
 
         async def call(client: OllamaClient) -> list[list[float]]:
             answer = await client.embed(
@@ -339,7 +345,7 @@ class OllamaRuntime:
         assert self._served is not None
         return self._served
 
-    async def _examine(self) -> ServedModel:
+    async def _ask(self) -> ServedModel:
         from corral.model_runtime.ollama.server import examine
 
         async def call(client: OllamaClient) -> ServedModel:
@@ -351,7 +357,12 @@ class OllamaRuntime:
                 url=self._url,
             )
 
-        served = await self._call(call)
+        if self._asked is None:
+            self._asked = await self._call(call)
+        return self._asked
+
+    async def _examine(self) -> ServedModel:
+        served = await self._ask()
         if served.context is not None:
             self._num_ctx = min(self._num_ctx, served.context)
         profile = replace(self._profile, context_length=self._num_ctx)
@@ -363,6 +374,8 @@ class OllamaRuntime:
             from corral.model_runtime.ollama.chat import warn
 
             warn(self._name)
+        elif not self._is_known:
+            warn_unknown(self._model)
         return served
 
     async def _call(self, call: Callable[[OllamaClient], Awaitable[_T]]) -> _T:

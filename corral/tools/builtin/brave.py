@@ -8,20 +8,17 @@ The API: `GET /res/v1/web/search?q=...` with the key in `X-Subscription-Token`; 
 from __future__ import annotations
 
 from html import unescape
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 from pydantic import BaseModel, Field, JsonValue, ValidationError
 
 from corral.errors import ToolError
 from corral.messages import ToolSpec
 from corral.tools.builtin.files import parameters
-from corral.tools.builtin.keys import service_key
-from corral.tools.configured import ConfiguredTool
-from corral.tools.http.fetch import Answer, Request, fetch
-from corral.tools.http.hosts import require_host
+from corral.tools.builtin.service import ServiceTool
+from corral.tools.http.fetch import Answer
 from corral.tools.options import ToolOptions
 from corral.tools.plain_text import plain, shortened
-from corral.tools.sandbox import Permissions
 from corral.tools.tool import ToolContext, ToolOutput
 
 __all__ = ["BraveSearch"]
@@ -35,14 +32,17 @@ _SPEC = ToolSpec(
     ),
 )
 _VARIABLE = "BRAVE_SEARCH_API_KEY"
-_SECONDS = 20.0
 _LONGEST = 500
 _LONGEST_QUERY = 400
 """Brave refuses longer ones."""
 
 
-class BraveSearch(ConfiguredTool):
+class BraveSearch(ServiceTool):
     """`brave_search`, with the key from `BRAVE_SEARCH_API_KEY`."""
+
+    service = "the Brave Search API"
+    variable = _VARIABLE
+    seconds = 20.0
 
     def __init__(
         self,
@@ -59,24 +59,7 @@ class BraveSearch(ConfiguredTool):
             options: How calls are run.
         """
         self._results = max(1, min(results, 20))
-        self._base_url = base_url.rstrip("/")
-        super().__init__(
-            _SPEC,
-            permissions=Permissions(network=(urlsplit(self._base_url).netloc,)),
-            options=options,
-        )
-
-    async def ready(self) -> None:
-        """See that there is a key, and that the service may be reached.
-
-        Raises:
-            ConfigError: One of them isn't so; the message says what to do.
-        """
-        require_host(self._permissions, self._base_url, tool=self._spec.name)
-        self._key()
-
-    def _key(self) -> str:
-        return service_key("brave_search", _VARIABLE, service="the Brave Search API")
+        super().__init__(_SPEC, base_url=base_url, options=options)
 
     async def call(self, arguments: dict[str, JsonValue], context: ToolContext) -> ToolOutput:
         """Search.
@@ -86,16 +69,8 @@ class BraveSearch(ConfiguredTool):
         """
         query = str(arguments["query"])[:_LONGEST_QUERY]
         asked = urlencode({"q": query, "count": self._results})
-        answer = await fetch(
-            Request(
-                method="GET",
-                url=f"{self._base_url}/res/v1/web/search?{asked}",
-                headers={"Accept": "application/json", "X-Subscription-Token": self._key()},
-                max_bytes=4 << 20,
-            ),
-            permissions=self._permissions,
-            seconds=self.options.timeout or _SECONDS,
-        )
+        headers = {"Accept": "application/json", "X-Subscription-Token": self._key()}
+        answer = await self._get(f"/res/v1/web/search?{asked}", headers)
         found = _results(answer)[: self._results]
         return ToolOutput(content={"query": query, "top_k": [_reduced(each) for each in found]})
 

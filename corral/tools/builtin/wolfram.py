@@ -7,20 +7,17 @@ Stack gave it: the query as it was understood, and the pods with their titles an
 
 from __future__ import annotations
 
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 from pydantic import BaseModel, Field, JsonValue, ValidationError
 
 from corral.errors import ToolError
 from corral.messages import ToolSpec
 from corral.tools.builtin.files import parameters
-from corral.tools.builtin.keys import service_key
-from corral.tools.configured import ConfiguredTool
-from corral.tools.http.fetch import Answer, Request, fetch
-from corral.tools.http.hosts import require_host
+from corral.tools.builtin.service import ServiceTool
+from corral.tools.http.fetch import Answer
 from corral.tools.options import ToolOptions
 from corral.tools.plain_text import plain, shortened
-from corral.tools.sandbox import Permissions
 from corral.tools.tool import ToolContext, ToolOutput
 
 __all__ = ["WolframAlpha"]
@@ -34,13 +31,16 @@ _SPEC = ToolSpec(
     ),
 )
 _VARIABLE = "WOLFRAM_ALPHA_APPID"
-_SECONDS = 30.0
 _LONGEST = 1000
 _MOST_PODS = 8
 
 
-class WolframAlpha(ConfiguredTool):
+class WolframAlpha(ServiceTool):
     """`wolfram_alpha`, with the AppID from `WOLFRAM_ALPHA_APPID`."""
+
+    service = "WolframAlpha"
+    variable = _VARIABLE
+    seconds = 30.0
 
     def __init__(
         self,
@@ -49,24 +49,7 @@ class WolframAlpha(ConfiguredTool):
         options: ToolOptions | None = None,
     ) -> None:
         """Ask the API at `base_url`."""
-        self._base_url = base_url.rstrip("/")
-        super().__init__(
-            _SPEC,
-            permissions=Permissions(network=(urlsplit(self._base_url).netloc,)),
-            options=options,
-        )
-
-    async def ready(self) -> None:
-        """See that there is an AppID, and that the service may be reached.
-
-        Raises:
-            ConfigError: One of them isn't so; the message says what to do.
-        """
-        require_host(self._permissions, self._base_url, tool=self._spec.name)
-        self._key()
-
-    def _key(self) -> str:
-        return service_key("wolfram_alpha", _VARIABLE, service="WolframAlpha")
+        super().__init__(_SPEC, base_url=base_url, options=options)
 
     async def call(self, arguments: dict[str, JsonValue], context: ToolContext) -> ToolOutput:
         """Ask.
@@ -82,12 +65,7 @@ class WolframAlpha(ConfiguredTool):
                 "output": "json",
             }
         )
-        answer = await fetch(
-            Request(method="GET", url=f"{self._base_url}/v2/query?{asked}", max_bytes=4 << 20),
-            permissions=self._permissions,
-            seconds=self.options.timeout or _SECONDS,
-        )
-        return ToolOutput(content=_reduced(_result(answer)))
+        return ToolOutput(content=_reduced(_result(await self._get(f"/v2/query?{asked}"))))
 
 
 class _Subpod(BaseModel):

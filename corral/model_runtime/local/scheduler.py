@@ -1,0 +1,250 @@
+"""One thread that owns a model and serves everybody who asks, a token at a time.
+
+Each pass takes the next token of every job that is writing, and a stretch of the prompts that are
+being read. Jobs join and leave between passes. While others write, prompts are read in smaller
+stretches, so that a long one doesn't make them wait.
+"""
+
+from __future__ import annotations
+
+import atexit
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from corral.errors import CorralError, ModelBusy, ModelError
+from corral.model_runtime.local.engine import Engine, Step
+from corral.model_runtime.local.jobs import Ended, Job
+from corral.model_runtime.local.prefixes import Prefixes
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Scheduler"]
+
+_FEW = 16
+"""A job with so few tokens to compute is writing, not reading its prompt."""
+_SHARED_CHUNK = 32
+_LEAST_CHUNK = 16
+_GUESSING_JOBS = 2
+"""With more jobs than that a pass is full without guesses."""
+_LAST_PASS_SECONDS = 10.0
+
+_schedulers: weakref.WeakSet[Scheduler] = weakref.WeakSet()
+
+
+class Scheduler:
+    """Runs jobs on an engine, which is loaded when the first comes and let go when none does."""
+
+    def __init__(
+        self,
+        load: Callable[[], Engine],
+        *,
+        name: str,
+        cache_bytes: int,
+        engine: Engine | None = None,
+        keep_alive: float | None = None,
+        chunk: int = 128,
+        most_running: int = 16,
+        most_waiting: int = 256,
+    ) -> None:
+        """Make a scheduler; its thread starts with the first job.
+
+        Args:
+            load: Makes the engine, in the scheduler's thread.
+            name: What errors call the model.
+            cache_bytes: How much memory caches may take, those in use aside.
+            engine: One that `load` has made already.
+            keep_alive: Seconds without a job after which the engine is let go; None for never.
+            chunk: How many tokens of prompts a pass reads when nobody is writing.
+            most_running: How many jobs a pass serves.
+            most_waiting: How many more may wait.
+        """
+        self._load = load
+        self._name = name
+        self.cache_bytes = cache_bytes
+        self._chunk = chunk
+        self._most_running = most_running
+        self._most_waiting = most_waiting
+        self.keep_alive = keep_alive
+        self._engine = engine
+        self._prefixes: Prefixes | None = None
+        self._running: list[Job] = []
+        self._waiting: deque[Job] = deque()
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._closing = False
+        _schedulers.add(self)
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the engine is in memory."""
+        return self._engine is not None
+
+    def submit(self, job: Job) -> None:
+        """Take a job. Its listener hears of it from now on.
+
+        Raises:
+            ModelBusy: Too many wait already.
+            ModelError: The scheduler has been closed.
+        """
+        with self._changed:
+            if self._closing:
+                raise ModelError(
+                    f"The model {self._name!r} has been closed. Open it again to use it."
+                )
+            if len(self._waiting) >= self._most_waiting:
+                raise ModelBusy(
+                    f"The model {self._name!r} is busy: {len(self._running)} requests are running "
+                    f"and {len(self._waiting)} wait. Try again later, or send fewer at once."
+                )
+            self._waiting.append(job)
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._work, name=f"corral {self._name}", daemon=True
+                )
+                self._thread.start()
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Finish what is running, refuse anything new, and let the engine go. Doesn't wait."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+            if self._thread is None:
+                self._let_go()
+
+    def stop(self) -> None:
+        """Close, cancel what is running, and wait for the thread's last pass."""
+        self.close()
+        for job in [*self._running, *self._waiting]:
+            job.cancelled = True
+        if self._thread is not None:
+            self._thread.join(_LAST_PASS_SECONDS)
+
+    # -- in the thread
+
+    def _work(self) -> None:
+        import torch
+
+        with torch.inference_mode():
+            while self._admit():
+                self._pass()
+        self._let_go()
+
+    def _admit(self) -> bool:
+        """Take in who waits, sleeping while there is nothing to do. False at the end."""
+        with self._changed:
+            while not self._running and not self._waiting:
+                if self._closing:
+                    return False
+                timeout = self.keep_alive if self._engine is not None else None
+                if not self._changed.wait(timeout) and not self._waiting:
+                    self._let_go()
+            free = self._most_running - len(self._running)
+            new = [self._waiting.popleft() for _ in range(min(free, len(self._waiting)))]
+        for job in new:
+            self._begin(job)
+        return True
+
+    def _begin(self, job: Job) -> None:
+        if job.cancelled:
+            return
+        try:
+            if self._engine is None:
+                self._engine = self._load()
+            if self._prefixes is None:
+                self._prefixes = Prefixes(self._engine.new_cache)
+            if job.images:
+                job.images = self._engine.prepare(job.images)
+            job.begin(self._prefixes.take(job.keys))
+        except Exception as error:
+            job.listener(Ended(error=self._explained(error)))
+            return
+        self._running.append(job)
+
+    def _pass(self) -> None:
+        """One forward pass, and what follows from it for each job."""
+        for job in [job for job in self._running if job.cancelled]:
+            self._end(job, None)
+        planned = self._plan()
+        if not planned or self._engine is None:
+            return
+        jobs = [job for job, _ in planned]
+        steps = [step for _, step in planned]
+        try:
+            computed = self._engine.forward(steps)
+        except Exception as error:
+            # Caches may have grown in some layers and not in others: none can be trusted.
+            for job in jobs:
+                self._fail(job, self._explained(error), spoilt=True)
+            return
+        for job, step, logits in zip(jobs, steps, computed, strict=True):
+            self._read(job, step, logits)
+        # Those that had no room in this pass come first in the next.
+        served = set(map(id, jobs))
+        self._running.sort(key=lambda job: id(job) in served)
+
+    def _plan(self) -> Sequence[tuple[Job, Step]]:
+        writing = [job for job in self._running if len(job.todo) <= _FEW]
+        reading = [job for job in self._running if len(job.todo) > _FEW]
+        guess = len(self._running) <= _GUESSING_JOBS
+        planned = [(job, job.step(len(job.todo), guess=guess)) for job in writing]
+        room = _SHARED_CHUNK if writing else self._chunk
+        share = max(_LEAST_CHUNK, room // max(1, len(reading)))
+        for job in reading:
+            if room <= 0:
+                break
+            size = min(len(job.todo), share)
+            planned.append((job, job.step(size, guess=False)))
+            room -= size
+        return planned
+
+    def _read(self, job: Job, step: Step, logits: torch.Tensor) -> None:
+        try:
+            ended = job.read(step, logits)
+        except Exception as error:
+            self._fail(job, self._explained(error), spoilt=False)
+            return
+        if ended is not None:
+            self._end(job, ended)
+
+    def _end(self, job: Job, ended: Ended | None) -> None:
+        """Take a job out; its cache is kept for the prompts to come."""
+        self._running.remove(job)
+        if self._prefixes is not None and job.prefix is not None:
+            self._prefixes.give(job.prefix, budget=self.cache_bytes)
+        if ended is not None:
+            job.listener(ended)
+
+    def _fail(self, job: Job, error: Exception, *, spoilt: bool) -> None:
+        self._running.remove(job)
+        if self._prefixes is not None and job.prefix is not None:
+            if spoilt:
+                self._prefixes.drop(job.prefix)
+            else:
+                self._prefixes.give(job.prefix, budget=self.cache_bytes)
+        job.listener(Ended(error=error))
+
+    def _let_go(self) -> None:
+        self._engine = None
+        self._prefixes = None
+
+    def _explained(self, error: Exception) -> Exception:
+        if isinstance(error, CorralError):
+            return error
+        made = ModelError(
+            f"The model {self._name!r} failed: {error}. If memory ran out, use a smaller model or "
+            "a shorter prompt."
+        )
+        made.__cause__ = error
+        return made
+
+
+@atexit.register
+def _stop_all() -> None:
+    """A thread that comes out of a pass into an interpreter that has ended brings it down."""
+    for scheduler in list(_schedulers):
+        scheduler.stop()

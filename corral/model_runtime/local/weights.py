@@ -1,0 +1,146 @@
+"""A Llama checkpoint's matrices, put together as the engine multiplies them, exact or in 8 bits.
+
+Converting takes much longer than reading what was converted, so the result lies in Corral's cache
+folder and is mapped the next time. It is made anew when the checkpoint's files have changed.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from corral.model_runtime.cache import cache_root
+from corral.model_runtime.local.checkpoint import Checkpoint
+from corral.model_runtime.local.kernels import Quantised, quantise
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Converted", "Exact", "Told", "converted_path"]
+
+Told: TypeAlias = Callable[[int, int], None]
+"""Called with how many steps are done, and how many there are."""
+
+_FORMAT = 1
+"""Raised when the converted weights are laid out in another way."""
+
+_MATRICES = {
+    "qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "out": ("self_attn.o_proj",),
+    "gate_up": ("mlp.gate_proj", "mlp.up_proj"),
+    "down": ("mlp.down_proj",),
+}
+"""Matrices that take the same rows are multiplied as one."""
+
+EMBEDDING = "model.embed_tokens.weight"
+"""The tokens' vectors, which are the head as well where the checkpoint has no other."""
+
+
+class Exact:
+    """The matrices as the checkpoint has them."""
+
+    def __init__(self, checkpoint: Checkpoint, *, layers: int, device: str) -> None:
+        """Read from a checkpoint of that many layers, onto a device."""
+        self._checkpoint = checkpoint
+        self._device = device
+        self.layers = layers
+
+    def matrix(self, name: str) -> torch.Tensor:
+        """One matrix, of shape (out, in): `head`, or a layer's, such as `3.qkv`."""
+        import torch
+
+        tensors = [self._checkpoint.tensor(key) for key in self._keys(name)]
+        return (torch.cat(tensors) if len(tensors) > 1 else tensors[0]).to(self._device)
+
+    def names(self) -> Iterator[str]:
+        """All that `matrix` takes."""
+        for layer in range(self.layers):
+            yield from (f"{layer}.{part}" for part in _MATRICES)
+        yield "head"
+
+    def _keys(self, name: str) -> list[str]:
+        if name == "head":
+            return ["lm_head.weight" if "lm_head.weight" in self._checkpoint else EMBEDDING]
+        layer, _, part = name.partition(".")
+        return [f"model.layers.{layer}.{each}.weight" for each in _MATRICES[part]]
+
+
+class Converted:
+    """The matrices in 8 bits, from the file where they are kept, or made now."""
+
+    def __init__(self, checkpoint: Checkpoint, source: Exact, *, tell: Told | None = None) -> None:
+        """Find the converted weights, or convert them and keep them for the next time.
+
+        Where they can't be kept, a warning says why and they stay in memory.
+        """
+        path = converted_path(checkpoint)
+        self._tensors = _kept(path) or _convert(source, path, tell)
+
+    def matrix(self, name: str) -> Quantised:
+        """One matrix; see `Exact.matrix`."""
+        return Quantised(self._tensors(f"{name}.values"), self._tensors(f"{name}.scales"))
+
+
+_Tensors: TypeAlias = "Callable[[str], torch.Tensor]"
+
+
+def converted_path(checkpoint: Checkpoint) -> Path:
+    """Where a checkpoint's converted weights are kept."""
+    return cache_root() / "int8" / f"{checkpoint.digest}-{_FORMAT}.safetensors"
+
+
+def _kept(path: Path) -> _Tensors | None:
+    from safetensors import SafetensorError, safe_open
+
+    opened: Any = safe_open
+    try:
+        return opened(str(path), framework="pt").get_tensor
+    except (SafetensorError, OSError):
+        return None  # not there, or damaged: made again
+
+
+def _convert(source: Exact, path: Path, tell: Told | None) -> _Tensors:
+    made: dict[str, torch.Tensor] = {}
+    names = list(source.names())
+    for done, name in enumerate(names, 1):
+        quantised = quantise(source.matrix(name))
+        made[f"{name}.values"], made[f"{name}.scales"] = quantised.values, quantised.scales
+        if tell:
+            tell(done, len(names))
+    try:
+        _keep(made, path)
+    except OSError as error:
+        warnings.warn(
+            f"The converted weights can't be kept in {str(path.parent)!r} ({error}), so the next "
+            "start will convert them again. Make room there, or set CORRAL_CACHE to another "
+            "folder.",
+            stacklevel=2,
+        )
+        return made.__getitem__
+    return _kept(path) or made.__getitem__
+
+
+def _keep(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """Write a file whole or not at all. OSError says why not."""
+    import safetensors.torch
+    from safetensors import SafetensorError
+
+    saving: Any = safetensors.torch
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
+    os.close(descriptor)
+    try:
+        try:
+            saving.save_file(tensors, temporary)
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)

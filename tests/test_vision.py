@@ -1,0 +1,557 @@
+"""Llama 3.2 Vision in this process, on a tiny one with random weights: what it sees, and when."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_mllama
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from corral.errors import ConfigError, ModelError, RuntimeUnavailable
+from corral.messages import AssistantMessage, ImagePart, Message, TextPart, UserMessage
+from corral.model_runtime.formats import render_prompt
+from corral.model_runtime.formats.guard import GUARD_11B_VISION, render_guard
+from corral.model_runtime.local.engine import Step
+from corral.model_runtime.local.images import ImageLimits
+from corral.model_runtime.local.mllama import MllamaCache, MllamaEngine
+from corral.model_runtime.local.mllama_loading import load_mllama
+from corral.model_runtime.prompt import Prompt
+from corral.model_runtime.tokenizer import LlamaTokenizer
+
+TOKENS = 6
+
+
+def picture(seed: int, width: int, height: int, mode: str = "RGB") -> Image.Image:
+    """Noise, which no two scalings make alike."""
+    import numpy
+
+    channels = {"RGB": 3, "RGBA": 4, "LA": 2, "CMYK": 4}.get(mode, 1)
+    noise = numpy.random.default_rng(seed).integers(0, 256, (height, width, channels))
+    plain = noise.astype(numpy.uint8)[..., 0] if channels == 1 else noise.astype(numpy.uint8)
+    return Image.fromarray(plain).convert(mode)
+
+
+def packed(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def part(image: Image.Image | bytes) -> ImagePart:
+    data = image if isinstance(image, bytes) else packed(image)
+    return ImagePart(media_type="image/png", data=base64.b64encode(data))
+
+
+CAT, DOG = picture(1, 60, 30), picture(2, 20, 90)
+
+
+@dataclass
+class Tiny:
+    folder: Path
+    engine: MllamaEngine
+    tokenizer: LlamaTokenizer
+    processor: Any
+    model: Any
+
+    def generate(self, text: str, images: Sequence[Image.Image] = ()) -> list[int]:
+        """What transformers itself writes, greedily, after its own processor's reading."""
+        inputs = self.processor(
+            text=text, images=list(images) or None, add_special_tokens=False, return_tensors="pt"
+        )
+        with leading_text_sees_nothing(self.model):
+            out = self.model.generate(
+                **inputs, max_new_tokens=TOKENS, do_sample=False, pad_token_id=tiny_mllama.PAD
+            )
+        return out[0, inputs["input_ids"].shape[1] :].tolist()
+
+    def ids(self, text: str) -> list[int]:
+        return self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def read(
+        self, cache: MllamaCache, ids: Sequence[int], images: Any = (), chunk: int = 1000
+    ) -> Any:
+        """Bring the cache up to `ids`; the last one's logits."""
+        logits: Any = None
+        for begin in range(cache.length, len(ids), chunk):
+            step = Step(cache=cache, ids=ids[begin : begin + chunk], wanted=1, images=images)
+            (logits,) = self.engine.forward([step])
+        return logits[-1]
+
+    def greedy(self, ids: Sequence[int], images: Sequence[ImagePart] = (), **how: Any) -> list[int]:
+        cache = how.pop("cache", None) or self.engine.new_cache()
+        logits = self.read(cache, ids, self.engine.prepare(images), **how)
+        written: list[int] = []
+        while len(written) < TOKENS:
+            written.append(int(logits.argmax()))
+            logits = self.engine.forward([Step(cache=cache, ids=written[-1:], wanted=1)])[0][-1]
+        return written
+
+
+@contextmanager
+def leading_text_sees_nothing(model: Any) -> Iterator[None]:
+    """Have transformers' layers pass by tokens in front of the first image, as Meta's code does.
+
+    Up to 5.23 they take in every image instead (transformers' issue 39379). A layer that passes
+    them by already is not changed.
+    """
+    import torch
+
+    def passed_by(_layer: Any, taken: Any, named: Any, given: Any) -> Any:
+        seeing = named["full_text_row_masked_out_mask"]
+        return given if seeing is None else torch.where(seeing[:, 0] == 0, taken[0], given)
+
+    text = model.model.language_model
+    hooks = [
+        text.layers[i].register_forward_hook(passed_by, with_kwargs=True)
+        for i in text.cross_attention_layers
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_mllama.make(tmp_path_factory.mktemp("vision"))
+
+
+@pytest.fixture(scope="module")
+def tiny(folder: Path) -> Tiny:
+    import transformers
+    from tokenizers import Tokenizer
+
+    model: Any = transformers.MllamaForConditionalGeneration.from_pretrained(folder)
+    return Tiny(
+        folder=folder,
+        engine=load_mllama(folder, name="tiny", device="cpu", precision="fp32"),
+        tokenizer=LlamaTokenizer(
+            Tokenizer.from_file(str(folder / "tokenizer.json")), source="tiny"
+        ),
+        processor=transformers.MllamaProcessor(
+            transformers.MllamaImageProcessorPil.from_pretrained(folder),
+            transformers.PreTrainedTokenizerFast.from_pretrained(folder),
+        ),
+        model=model.eval(),
+    )
+
+
+# -- prompts
+
+
+def asked(*content: Any) -> UserMessage:
+    return UserMessage(
+        content=tuple(TextPart(text=c) if isinstance(c, str) else part(c) for c in content)
+    )
+
+
+ONE_TURN = [asked(CAT, "What is this?")]
+TWO_TURNS: list[Message] = [
+    asked(CAT, "What is this?"),
+    AssistantMessage(text="A cat."),
+    asked("And ", DOG, "this?"),
+]
+
+
+def rendered(messages: Sequence[Message]) -> Prompt:
+    return render_prompt(messages, format="vision")
+
+
+def test_an_image_stands_in_the_prompt_where_it_stood_in_the_message(tiny: Tiny):
+    assert str(rendered(ONE_TURN)) == (
+        "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n"
+        "<|image|>What is this?<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
+    )
+    assert str(rendered(TWO_TURNS)) == (
+        "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n"
+        "<|image|>What is this?<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
+        "A cat.<|eot_id|><|start_header_id|>user<|end_header_id|>\n\n"
+        "And <|image|>this?<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
+    )
+    assert rendered(TWO_TURNS).images == (part(CAT), part(DOG))
+
+
+@pytest.mark.parametrize("messages", [ONE_TURN, TWO_TURNS], ids=["one-turn", "two-turns"])
+def test_the_prompt_has_the_ids_that_the_models_own_processor_gives(
+    tiny: Tiny, messages: list[Message]
+):
+    prompt = rendered(messages)
+    ids = prompt.encode(tiny.tokenizer)
+    assert ids == tiny.ids(str(prompt))
+    assert ids.count(tiny.engine.image_token) == len(prompt.images)
+
+
+def test_no_text_of_a_user_becomes_an_image(tiny: Tiny):
+    prompt = rendered([UserMessage(content="Look: <|image|>")])
+    assert tiny.engine.image_token not in prompt.encode(tiny.tokenizer)
+
+
+# -- pixels
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        picture(3, 28, 28),
+        picture(4, 5, 3),
+        picture(5, 400, 30),
+        picture(6, 30, 400),
+        picture(7, 300, 290),
+        picture(8, 50, 50, "RGBA"),
+        picture(9, 50, 40, "L"),
+        picture(10, 50, 40, "P"),
+        picture(11, 50, 40, "LA"),
+    ],
+    ids=["tile", "tiny", "wide", "tall", "large", "clear", "grey", "palette", "grey-clear"],
+)
+def test_an_image_is_cut_into_the_very_tiles_of_the_models_own_processor(
+    tiny: Tiny, image: Image.Image
+):
+    (made,) = tiny.engine.prepare([part(image)])
+    own = tiny.processor.image_processor(image, return_tensors="pt")
+    assert made.pixels.equal(own["pixel_values"])
+    assert made.aspect_ratio_ids.equal(own["aspect_ratio_ids"])
+    assert made.aspect_ratio_mask.equal(own["aspect_ratio_mask"])
+    assert made.tiles == own["num_tiles"][0][0]
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "PNG"])
+def test_an_image_is_turned_as_the_camera_says(tiny: Tiny, kind: str):
+    upright = picture(12, 64, 32).resize((128, 64))
+    file = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 6  # taken with the camera on its side
+    upright.transpose(Image.Transpose.ROTATE_90).save(file, kind, exif=exif, quality=95)
+    (turned,) = tiny.engine.prepare([part(file.getvalue())])
+    (plain,) = tiny.engine.prepare([part(upright)])
+    assert turned.aspect_ratio_ids.equal(plain.aspect_ratio_ids)
+    assert float((turned.pixels - plain.pixels).abs().mean()) < 0.3
+
+
+def test_of_a_moving_image_the_first_frame_is_seen(tiny: Tiny):
+    moving = packed(CAT, "WEBP", save_all=True, append_images=[picture(13, 60, 30)], lossless=True)
+    (first,) = tiny.engine.prepare([part(moving)])
+    (still,) = tiny.engine.prepare([part(CAT)])
+    assert first.pixels.equal(still.pixels)
+
+
+def test_grey_in_sixteen_bits_is_not_cut_off_at_white(tiny: Tiny):
+    import numpy
+
+    ramp = (numpy.arange(60 * 30).reshape(30, 60) * 36).astype(numpy.uint16)
+    (deep,) = tiny.engine.prepare([part(Image.fromarray(ramp))])
+    (shallow,) = tiny.engine.prepare([part(Image.fromarray((ramp // 256).astype(numpy.uint8)))])
+    assert float((deep.pixels - shallow.pixels).abs().max()) < 0.05
+
+
+# -- what is written
+
+TEXTS = {
+    "image-first": ("<|image|><|begin_of_text|>What is this?", [CAT]),
+    "chat": (str(rendered(ONE_TURN)), [CAT]),
+    "two-turns": (str(rendered(TWO_TURNS)), [CAT, DOG]),
+    "two-together": (
+        "<|begin_of_text|>See <|image|><|image|>both, then <|image|>",
+        [CAT, DOG, CAT],
+    ),
+    "text-only": ("<|begin_of_text|>Just a question, without an image.", []),
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_it_writes_what_transformers_writes(tiny: Tiny, name: str):
+    text, images = TEXTS[name]
+    expected = tiny.generate(text, images)
+    ids, parts = tiny.ids(text), [part(image) for image in images]
+    assert tiny.greedy(ids, parts) == expected
+    assert tiny.greedy(ids, parts, chunk=3) == expected
+    assert tiny.greedy(ids, parts, chunk=1) == expected
+
+
+def test_it_writes_what_unchanged_transformers_writes_where_an_image_comes_first(tiny: Tiny):
+    text = "<|image|><|begin_of_text|>What is this?<|image|> And that?"
+    inputs = tiny.processor(
+        text=text, images=[CAT, DOG], add_special_tokens=False, return_tensors="pt"
+    )
+    out = tiny.model.generate(
+        **inputs, max_new_tokens=TOKENS, do_sample=False, pad_token_id=tiny_mllama.PAD
+    )
+    ids = inputs["input_ids"][0].tolist()
+    assert tiny.greedy(ids, [part(CAT), part(DOG)]) == out[0, len(ids) :].tolist()
+
+
+def test_the_image_decides_what_is_written(tiny: Tiny):
+    ids = tiny.ids(TEXTS["chat"][0])
+    cat, dog = (
+        tiny.read(tiny.engine.new_cache(), ids, tiny.engine.prepare([part(image)]))
+        for image in (CAT, DOG)
+    )
+    assert not cat.allclose(dog, atol=0.1)
+
+
+def test_a_conversation_goes_on_where_its_cache_ends(tiny: Tiny):
+    one, two = (prompt.encode(tiny.tokenizer) for prompt in map(rendered, (ONE_TURN, TWO_TURNS)))
+    cache = tiny.engine.new_cache()
+    tiny.greedy(one, [part(CAT)], cache=cache)
+    assert cache.length == len(one) + TOKENS
+    cache.crop(len(one))  # what it wrote was another answer than the one that was kept
+    expected = tiny.greedy(two, [part(CAT), part(DOG)])
+    assert tiny.greedy(two, [part(CAT), part(DOG)], cache=cache) == expected
+
+
+def test_forks_of_a_cache_go_their_own_ways(tiny: Tiny):
+    ids, images = tiny.ids(TEXTS["two-turns"][0]), [part(CAT), part(DOG)]
+    expected = tiny.greedy(ids, images)
+    cache = tiny.engine.new_cache()
+    tiny.read(cache, ids[:-1], tiny.engine.prepare(images))
+    forks = [cache.fork(length) for length in (len(ids) - 1, 12, 5, 3)]
+    assert [fork.length for fork in forks] == [len(ids) - 1, 12, 5, 3]
+    for fork in forks:
+        assert tiny.greedy(ids, images, cache=fork) == expected
+    assert cache.length == len(ids) - 1
+    assert tiny.greedy(ids, images, cache=cache) == expected
+
+
+def test_a_cache_cut_in_front_of_an_image_takes_another_one(tiny: Tiny):
+    ids = tiny.ids(TEXTS["chat"][0])
+    cache = tiny.engine.new_cache()
+    tiny.greedy(ids, [part(CAT)], cache=cache)
+    held = cache.nbytes
+    cache.crop(ids.index(tiny.engine.image_token))
+    assert tiny.greedy(ids, [part(DOG)], cache=cache) == tiny.greedy(ids, [part(DOG)])
+    cache.crop(0)
+    assert (cache.length, cache.nbytes) == (0, 0) and held > 0
+
+
+def test_a_prompt_before_the_image_is_the_same_with_any_image_and_none(tiny: Tiny):
+    before = tiny.ids("<|begin_of_text|>You are helpful. Look at this:")
+    image = [tiny.engine.image_token]
+    text = tiny.engine.new_cache()
+    tiny.read(text, before)
+    expected = tiny.greedy([*before, *image], [part(CAT)])
+    assert tiny.greedy([*before, *image], [part(CAT)], cache=text) == expected
+
+
+def test_steps_of_one_pass_don_t_touch_each_other(tiny: Tiny):
+    cases = [TEXTS[name] for name in ("chat", "text-only", "two-turns")]
+
+    def steps() -> list[Step]:
+        return [
+            Step(
+                cache=tiny.engine.new_cache(),
+                ids=tiny.ids(text),
+                wanted=2,
+                images=tiny.engine.prepare([part(image) for image in images]),
+            )
+            for text, images in cases
+        ]
+
+    together = tiny.engine.forward(steps())
+    for step, rows in zip(steps(), together, strict=True):
+        (alone,) = tiny.engine.forward([step])
+        assert rows.shape == (2, tiny.engine.vocabulary)
+        assert rows.equal(alone)
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(layout=st.lists(st.booleans(), min_size=1, max_size=12), chunk=st.integers(1, 5))
+def test_a_token_looks_at_the_images_that_the_processors_mask_shows_it(
+    tiny: Tiny, layout: list[bool], chunk: int
+):
+    from transformers.models.mllama import processing_mllama as own
+
+    ids = [tiny.engine.image_token if is_image else at for at, is_image in enumerate(layout)]
+    count = sum(layout)
+    images = tiny.engine.prepare([part(CAT), part(DOG)] * 6)[:count]
+    cache = tiny.engine.new_cache()
+    mask: Any = None
+    if count:
+        mask = own.convert_sparse_cross_attention_mask_to_dense(
+            [own.get_cross_attention_token_mask(ids, tiny.engine.image_token)],
+            [[image.tiles for image in images]],
+            4,
+            len(ids),
+        )
+    for begin in range(0, len(ids), chunk):
+        tiny.read(cache, ids[: begin + chunk], images)
+        row = cache.length - 1
+        shown = cache.states.layers[1].keys
+        seen = [n for n in range(count) if mask[0, row, n].any()]
+        for n in seen:
+            assert mask[0, row, n].sum() == images[n].tiles
+        if not seen:
+            assert shown is None
+            continue
+        keys = [cache.seen[n].keys[0] for n in seen]
+        assert shown.shape[-2] == sum(each.shape[-2] for each in keys)
+        begin_at = 0
+        for each in keys:
+            assert shown[..., begin_at : begin_at + each.shape[-2], :].equal(each)
+            begin_at += each.shape[-2]
+
+
+def test_in_eight_bits_it_writes_the_same_in_one_piece_and_in_many(tiny: Tiny, folder: Path):
+    engine = load_mllama(folder, name="tiny", device="cpu", precision="int8")
+    small = Tiny(folder, engine, tiny.tokenizer, tiny.processor, tiny.model)
+    ids, images = tiny.ids(TEXTS["two-turns"][0]), [part(CAT), part(DOG)]
+    assert small.greedy(ids, images) == small.greedy(ids, images, chunk=4)
+    assert engine.nbytes < tiny.engine.nbytes
+    near = small.read(engine.new_cache(), ids, engine.prepare(images))
+    exact = tiny.read(tiny.engine.new_cache(), ids, tiny.engine.prepare(images))
+    assert float((near - exact).norm()) < 0.2 * float(exact.norm())
+
+
+# -- the guard
+
+
+def test_the_vision_guard_judges_an_image_through_the_same_engine(tiny: Tiny):
+    def asks(image: Image.Image | None) -> Prompt:
+        return render_guard(
+            [("User", "How is this made?")],
+            variant=GUARD_11B_VISION,
+            image=None if image is None else part(image),
+        )
+
+    prompt = asks(CAT)
+    assert str(prompt).startswith(
+        "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n<|image|> Task: Check if "
+    )
+    ids = prompt.encode(tiny.tokenizer)
+    assert ids == tiny.ids(str(prompt))
+    assert tiny.greedy(ids, prompt.images) == tiny.generate(str(prompt), [CAT])
+    without = asks(None)
+    assert tiny.greedy(without.encode(tiny.tokenizer)) == tiny.generate(str(without))
+
+
+# -- what goes wrong
+
+
+def test_an_image_too_large_in_bytes_or_pixels_is_refused_before_it_is_unpacked(folder: Path):
+    limits = ImageLimits(max_bytes=3_000, max_pixels=1_000)
+    engine = load_mllama(folder, name="tiny", device="cpu", precision="fp32", limits=limits)
+    with pytest.raises(ModelError, match=r"Image 2 of 2 has more than 3,000 bytes.*max_bytes"):
+        engine.prepare([part(picture(1, 20, 20)), part(CAT)])
+    blank = packed(Image.new("RGB", (40, 30)))
+    with pytest.raises(ModelError, match=r"Image 1 of 1 has 40 x 30 pixels, 1,200.*max_pixels"):
+        engine.prepare([part(blank)])
+
+
+def test_a_bomb_of_pixels_is_refused_by_its_header(tiny: Tiny):
+    bomb = bytearray(packed(Image.new("L", (10, 10))))
+    bomb[16:24] = (60_000).to_bytes(4, "big") * 2
+    with pytest.raises(ModelError, match="60,000 x 60,000 pixels"):
+        tiny.engine.prepare([part(bytes(bomb))])
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_a_damaged_image_is_named_as_such(tiny: Tiny, kind: str):
+    whole = packed(CAT, kind)
+    for cut in (len(whole) // 2, len(whole) - 60, 40, 14):
+        with pytest.raises(ModelError, match="Image 1 of 1 is damaged"):
+            tiny.engine.prepare([part(whole[:cut])])
+
+
+@pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF"])
+def test_other_kinds_of_images_are_refused_with_the_ones_that_are_read(tiny: Tiny, kind: str):
+    with pytest.raises(ModelError, match="PNG, JPEG and WebP are read"):
+        tiny.engine.prepare([part(packed(CAT, kind))])
+
+
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    start=st.sampled_from(
+        [packed(CAT, kind)[:n] for kind in ("PNG", "JPEG", "WEBP") for n in (14, 60)]
+    ),
+    rest=st.binary(max_size=200),
+)
+def test_no_bytes_at_all_break_it_otherwise(tiny: Tiny, start: bytes, rest: bytes):
+    try:
+        tiny.engine.prepare([part(start + rest)])
+    except ModelError as error:
+        assert "Image 1 of 1" in str(error)
+
+
+def test_a_token_without_its_image_is_no_guess(tiny: Tiny):
+    ids = tiny.ids(TEXTS["two-turns"][0])
+    with pytest.raises(ModelError, match="more <|image|> tokens than images"):
+        tiny.read(tiny.engine.new_cache(), ids, tiny.engine.prepare([part(CAT)]))
+
+
+def test_a_cache_of_other_images_is_refused(tiny: Tiny):
+    one, two = (tiny.ids(TEXTS[name][0]) for name in ("chat", "two-turns"))
+    cache = tiny.engine.new_cache()
+    tiny.read(cache, one, tiny.engine.prepare([part(CAT)]))
+    with pytest.raises(ModelError, match="not those of its cache"):
+        tiny.read(cache, two, tiny.engine.prepare([part(DOG), part(CAT)]))
+
+
+@pytest.fixture
+def copied(folder: Path, tmp_path: Path) -> Path:
+    """The model's folder, of which a test may change the small files."""
+    for file in folder.iterdir():
+        if file.suffix == ".safetensors" or file.name == "tokenizer.json":
+            (tmp_path / file.name).symlink_to(file)
+        else:
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    return tmp_path
+
+
+def load(folder: Path) -> MllamaEngine:
+    return load_mllama(folder, name="my-model", device="cpu", precision="fp32")
+
+
+def test_a_folder_that_doesn_t_say_how_images_are_read_is_refused(copied: Path):
+    (copied / "preprocessor_config.json").unlink()
+    with pytest.raises(RuntimeUnavailable, match=r"'my-model'.*preprocessor_config.json"):
+        load(copied)
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("preprocessor_config.json", '"height": 28', '"height": 56'),
+        ("config.json", '"image_token_index": 267', '"image_token_index": 260'),
+    ],
+)
+def test_files_of_two_models_are_not_mixed(copied: Path, file: str, old: str, new: str):
+    text = (copied / file).read_text()
+    assert old in text
+    (copied / file).write_text(text.replace(old, new))
+    with pytest.raises(RuntimeUnavailable, match="don't belong together"):
+        load(copied)
+
+
+def test_weights_that_lack_a_tensor_are_not_filled_up_with_noise(copied: Path):
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(copied / "model.safetensors")
+    del weights[
+        "multi_modal_projector.weight"
+        if "multi_modal_projector.weight" in weights
+        else "model.multi_modal_projector.weight"
+    ]
+    (copied / "model.safetensors").unlink()
+    save_file(weights, copied / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(RuntimeUnavailable, match=r"lack '.*multi_modal_projector.weight'"):
+        load(copied)
+
+
+def test_limits_are_the_users_to_mend():
+    from corral.model_runtime.local.images import check_image
+
+    with pytest.raises(ConfigError, match="is of a kind that isn't read"):
+        check_image(b"%PDF-1.7")
