@@ -18,6 +18,7 @@ from PIL import Image
 
 from corral.errors import ConfigError, ModelError, RuntimeUnavailable
 from corral.messages import AssistantMessage, ImagePart, Message, TextPart, UserMessage
+from corral.model_runtime import open_runtime
 from corral.model_runtime.formats import render_prompt
 from corral.model_runtime.formats.guard import GUARD_11B_VISION, render_guard
 from corral.model_runtime.local.engine import Step
@@ -25,6 +26,7 @@ from corral.model_runtime.local.images import ImageLimits
 from corral.model_runtime.local.mllama import MllamaCache, MllamaEngine
 from corral.model_runtime.local.mllama_loading import load_mllama
 from corral.model_runtime.prompt import Prompt
+from corral.model_runtime.runtime import Finish, Piece, Sampling
 from corral.model_runtime.tokenizer import LlamaTokenizer
 
 TOKENS = 6
@@ -123,7 +125,7 @@ def leading_text_sees_nothing(model: Any) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_mllama.make(tmp_path_factory.mktemp("vision"))
+    return tiny_mllama.make(tmp_path_factory.mktemp("x") / "Llama-3.2-11B-Vision-Instruct")
 
 
 @pytest.fixture(scope="module")
@@ -331,6 +333,8 @@ def test_a_cache_cut_in_front_of_an_image_takes_another_one(tiny: Tiny):
     assert tiny.greedy(ids, [part(DOG)], cache=cache) == tiny.greedy(ids, [part(DOG)])
     cache.crop(0)
     assert (cache.length, cache.nbytes) == (0, 0) and held > 0
+    assert tiny.greedy(ids, [part(DOG)], cache=cache.fork(0)) == tiny.greedy(ids, [part(DOG)])
+    assert tiny.greedy(ids, [part(CAT)], cache=cache) == tiny.greedy(ids, [part(CAT)])
 
 
 def test_a_prompt_before_the_image_is_the_same_with_any_image_and_none(tiny: Tiny):
@@ -411,6 +415,31 @@ def test_in_eight_bits_it_writes_the_same_in_one_piece_and_in_many(tiny: Tiny, f
     near = small.read(engine.new_cache(), ids, engine.prepare(images))
     exact = tiny.read(tiny.engine.new_cache(), ids, tiny.engine.prepare(images))
     assert float((near - exact).norm()) < 0.2 * float(exact.norm())
+
+
+async def test_an_agent_is_answered_about_images_turn_after_turn(folder: Path, tiny: Tiny):
+    async def answers(*turns: Sequence[Message]) -> list[tuple[str, int]]:
+        runtime = await open_runtime(f"transformers:{folder}?device=cpu&precision=fp32")
+        found: list[tuple[str, int]] = []
+        for messages in turns:
+            sampling = Sampling(max_tokens=TOKENS)
+            stream = runtime.generate(rendered(messages), sampling=sampling)
+            *pieces, finish = [piece async for piece in stream]
+            assert isinstance(finish, Finish)
+            text = "".join(piece.text for piece in pieces if isinstance(piece, Piece))
+            found.append((text, finish.usage.cached_tokens))
+        await runtime.aclose()
+        return found
+
+    other = [asked(DOG, "What is this?")]
+    first, again, differs, second = await answers(ONE_TURN, ONE_TURN, other, TWO_TURNS)
+    assert first[0] == again[0] and again[1] > first[1] == 0
+    before_the_image = rendered(ONE_TURN).encode(tiny.tokenizer).index(tiny.engine.image_token)
+    assert differs[1] == before_the_image
+    assert second[1] > before_the_image
+    assert [second[0], differs[0]] == [
+        text for messages in (TWO_TURNS, other) for text, _ in await answers(messages)
+    ]
 
 
 # -- the guard

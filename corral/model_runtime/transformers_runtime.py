@@ -136,7 +136,8 @@ class TransformersRuntime:
             stops=self.tokenizer.stops,
             limit=sampling.max_tokens,
             images=prompt.images,
-            lookup=Lookup(ids),
+            # A guess may not hold an image's token, which stands for nothing in an output.
+            lookup=None if prompt.images else Lookup(ids),
         )
         detokenizer = Detokenizer(self.tokenizer)
         self._model.scheduler.submit(job)

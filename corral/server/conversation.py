@@ -8,18 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from corral.errors import ConfigError
 from corral.messages import AssistantMessage, ImagePart, Message, Part, TextPart, UserMessage
+from corral.model_runtime.local.images import check_image
 from corral.server.errors import ApiError
 
 __all__ = ["Line", "Role", "continue_from", "image_part", "role_of"]
 
 Role: TypeAlias = Literal["system", "user", "assistant"]
-
-_SIGNATURES = (
-    (b"\x89PNG\r\n\x1a\n", "image/png"),
-    (b"\xff\xd8\xff", "image/jpeg"),
-    (b"RIFF", "image/webp"),
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +83,7 @@ def image_part(data: str, *, param: str = "messages") -> ImagePart:
     """An image that came as base64, known by its first bytes.
 
     Raises:
-        ApiError: 400, it is no base64, or neither PNG, JPEG nor WebP.
+        ApiError: 400, it is no base64, neither PNG, JPEG nor WebP, or too large.
     """
     try:
         raw = base64.b64decode(data, validate=True)
@@ -95,10 +91,11 @@ def image_part(data: str, *, param: str = "messages") -> ImagePart:
         raise ApiError(
             400, "An image is not valid base64. Encode its bytes.", param=param
         ) from None
-    for signature, media_type in _SIGNATURES:
-        if raw.startswith(signature):
-            return ImagePart.model_validate({"media_type": media_type, "data": data})
-    raise ApiError(400, "An image is neither PNG, JPEG nor WebP. Convert it.", param=param)
+    try:
+        media_type = check_image(raw)
+    except ConfigError as error:
+        raise ApiError(400, str(error), param=param) from None
+    return ImagePart.model_validate({"media_type": media_type, "data": data})
 
 
 def _user_message(text: str, images: Sequence[ImagePart]) -> UserMessage:

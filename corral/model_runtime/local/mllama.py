@@ -102,12 +102,13 @@ class MllamaCache:
     def _keep(self, source: MllamaCache, length: int) -> None:
         for i in self._own:
             layer, origin = self._layers[i], source._layers[i]
-            if not origin.is_initialized:
+            if not length:
+                layer.keys = layer.values = None
+                layer.is_initialized = False
                 continue
             keys, values = origin.keys[..., :length, :], origin.values[..., :length, :]
             layer.lazy_initialization(keys, values)
-            if length:
-                layer.keys, layer.values = keys, values
+            layer.keys, layer.values = keys, values
         self.length = length
         self.look_at(tuple(image for image in source.seen if image.position < length))
 
