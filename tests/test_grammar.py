@@ -290,6 +290,27 @@ def test_structured_output_is_what_the_schema_says(cria, grammars):
         Draft202012Validator(schema).validate(value)
 
 
+def test_numbers_come_to_an_end(cria, grammars):
+    for number in ({"type": "number"}, {"type": ["number", "null"], "minimum": 0.5}):
+        for seed in range(20):
+            matcher = grammars.matcher(Constraint(json_schema=number))
+            pieces, ended = draw(matcher, cria.tokenizer, seed)
+            assert ended
+            assert len("".join(piece.text for piece in pieces)) < 30
+    finer = {"type": "number", "minimum": 1e-8, "maximum": 2e-8}  # finer than the usual step
+    assert grammars.matcher(Constraint(json_schema=finer))
+
+
+@pytest.mark.parametrize("kind", ["", '"type": "function", '])
+def test_a_call_may_say_that_it_is_a_function_as_llama_3_1_does(cria, grammars, kind):
+    offered = (tool("book", ("when",), when={"type": "string"}),)
+    matcher = grammars.matcher(Constraint(tools=offered, required=True, syntax="json"))
+    text = f'{{{kind}"name": "book", "parameters": {{"when": "2026-03-01"}}}}'
+    for token in cria.tokenizer.encode_text(text):
+        matcher.advance(token)
+    assert parse_output(text, tools=offered, options=STRICT).calls
+
+
 def test_a_schema_that_no_value_fits_is_an_error_that_names_the_tool(grammars):
     impossible = tool("never", ("n",), n={"type": "integer", "minimum": 5, "maximum": 1})
     with pytest.raises(ConfigError, match="never"):

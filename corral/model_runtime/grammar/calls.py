@@ -82,10 +82,15 @@ def _json(rules: Rules, tools: Sequence[ToolSpec], bounds: SchemaBounds, most: i
 _QUERY: JsonObject = {"type": "string", "minLength": 1}
 
 
+_JSON_FORMS = ('{{"name": "{}", "parameters": ', '{{"type": "function", "name": "{}", "parameters": ')
+"""As Llama 3.2 begins a call, and as Llama 3.1 does."""
+
+
 def _json_calls(rules: Rules, tools: Sequence[ToolSpec], bounds: SchemaBounds, most: int) -> str:
     calls = [
-        _json_call(rules, f'{{"name": "{tool.name}", "parameters": ', tool, bounds, "}")
+        _json_call(rules, before.format(tool.name), tool, bounds, "}")
         for tool in tools
+        for before in _JSON_FORMS
     ]
     return rules.repeated(rules.rule(" | ".join(calls)), 1, most, separator="; ")
 

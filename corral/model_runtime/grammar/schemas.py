@@ -39,7 +39,9 @@ class SchemaBounds:
     items: int = 64
     """Items of an array, and keys of an object whose keys are free."""
     digits: int = 15
-    """Digits of a number, before and after the point."""
+    """Digits of a number before the point."""
+    step: float = 1e-6
+    """The finest step of a number: behind the point it could go on for ever."""
     loose: bool = False
     """Whether patterns and formats are left out: for those that no grammar can be made of."""
 
@@ -170,6 +172,8 @@ def _fit_number(kept: JsonObject, bounds: SchemaBounds) -> None:
         kept["minimum"] = -most
     if not kept.keys() & {"maximum", "exclusiveMaximum"}:
         kept["maximum"] = most
+    if kept.get("type") == "number" and not bounds.loose:
+        kept.setdefault("multipleOf", bounds.step)
 
 
 def _whole(value: JsonValue | None) -> int:
