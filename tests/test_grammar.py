@@ -273,7 +273,9 @@ def test_calls_of_any_tool_are_valid(cria, grammars, first, second, seed, syntax
     pieces, ended = draw(grammars.matcher(constraint), cria.tokenizer, seed)
     if ended:
         message = parse_output(pieces, tools=offered, options=STRICT)
-        assert message.calls, pieces
+        # No grammar can tell that a key of a free object was there before; the parser does.
+        twice = message.invalid is not None and "given twice" in message.invalid.message
+        assert message.calls or (twice and "additionalProperties" in f"{first}{second}"), pieces
 
 
 def test_structured_output_is_what_the_schema_says(cria, grammars):

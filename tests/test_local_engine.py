@@ -126,6 +126,24 @@ def test_it_computes_what_transformers_computes(tmp_path: Path, changes):
     assert torch.allclose(logits(engine, (engine.new_cache(), ids))[0], expected, atol=1e-4)
 
 
+async def test_torchs_own_attention_as_on_a_gpu_gives_the_same(monkeypatch):
+    """Without a GPU its way of attention runs here on the CPU."""
+    from corral.model_runtime.local import attention
+
+    folder = await ensure("cria")
+    engine = load_llama(folder, AutoConfig.from_pretrained(folder), name="c", precision="fp32")
+
+    def computed() -> torch.Tensor:
+        one, other = engine.new_cache(), engine.new_cache()
+        logits(engine, (one, LONG[:50]))
+        first = logits(engine, (one, LONG[50:51]), (other, LONG[:30]))
+        return torch.cat([*first, *logits(engine, (one, LONG[51:60]), (other, LONG[30:31]))])
+
+    exact = computed()
+    monkeypatch.setattr(attention, "_exact", attention._fused)
+    assert torch.allclose(computed(), exact, atol=1e-3)
+
+
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 async def test_other_precisions_agree_as_far_as_they_can(precision):
     folder = await ensure("cria")

@@ -82,7 +82,10 @@ def _json(rules: Rules, tools: Sequence[ToolSpec], bounds: SchemaBounds, most: i
 _QUERY: JsonObject = {"type": "string", "minLength": 1}
 
 
-_JSON_FORMS = ('{{"name": "{}", "parameters": ', '{{"type": "function", "name": "{}", "parameters": ')
+_JSON_FORMS = (
+    '{{"name": "{}", "parameters": ',
+    '{{"type": "function", "name": "{}", "parameters": ',
+)
 """As Llama 3.2 begins a call, and as Llama 3.1 does."""
 
 

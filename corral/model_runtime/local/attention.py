@@ -46,16 +46,23 @@ class Attention:
 
     def __init__(self, steps: Sequence[Step], shape: Shape, like: torch.Tensor) -> None:
         """Make room in the caches of `steps`, whose rows will be of the type of `like`."""
-        import torch
-
-        self._cat: Any = torch.cat
-        self._split: Any = torch.split
-        self._heads = shape.heads
-        self._kv = (2, shape.kv_heads, shape.head_size)
-        self._sizes = [len(step.ids) for step in steps]
-        self._rooms = [step.cache.grow(len(step.ids)) for step in steps]
-        look = _exact if like.device.type == "cpu" else _fused
-        self._looks = [look(step, shape, like) for step in steps]
+        exact = like.device.type == "cpu"
+        singles: list[Step] = []
+        rows: list[int] = []
+        self._others: list[tuple[slice, _Look]] = []
+        begin = 0
+        for step in steps:
+            n = len(step.ids)
+            if exact and n == 1:
+                singles.append(step)
+                rows.append(begin)
+            else:
+                look = (_exact if exact else _fused)(step, shape, like)
+                self._others.append((slice(begin, begin + n), look))
+            begin += n
+        self._rows = rows
+        self._singles = _Singles(singles, shape, like) if singles else None
+        self._width = shape.heads * shape.head_size
 
     def __call__(self, layer: int, turned: torch.Tensor) -> torch.Tensor:
         """Look back in one layer.
@@ -63,47 +70,97 @@ class Attention:
         Takes queries, keys and values of shape (tokens, heads, head size), all heads side by side;
         gives shape (tokens, heads * head size).
         """
+        if self._singles is not None and not self._others:
+            return self._singles(layer, turned)
+        if self._singles is None and len(self._others) == 1:
+            return self._others[0][1](layer, turned)
+        seen = turned.new_empty((turned.shape[0], self._width))
+        if self._singles is not None:
+            seen[self._rows] = self._singles(layer, turned[self._rows])
+        for rows, look in self._others:
+            seen[rows] = look(layer, turned[rows])
+        return seen
+
+
+class _Past:
+    """What an exact look goes over: one cache in whole blocks, the new positions' room included."""
+
+    def __init__(self, step: Step, shape: Shape, like: torch.Tensor) -> None:
+        n = len(step.ids)
+        self.room = step.cache.grow(n)
+        length = step.cache.length
+        whole = -(-length // BLOCK) * BLOCK
+        keys, values = step.cache.first(whole)
+        self.keys = keys.transpose(2, 3).unbind(0)
+        self.values = [block.unbind(0) for block in values.split(BLOCK, 2)]
+        mask = _mask(n, length, whole, like).repeat_interleave(shape.heads // shape.kv_heads, 0)
+        missing = -len(mask) % _ROWS
+        self.mask = mask.new_zeros((len(mask) + missing, whole))
+        self.mask[: len(mask)] = mask
+        self._scale = shape.head_size**-0.5
+
+    def look(self, layer: int, queries: torch.Tensor) -> torch.Tensor:
+        """Look back from queries of shape (key heads, rows, head size), a multiple of four rows.
+
+        Positions to come are masked. The sum over positions goes block by block, so that how many
+        blocks follow doesn't change it.
+        """
+        scores = self.mask.baddbmm(queries, self.keys[layer], alpha=self._scale)
+        weights = scores.softmax(-1)
+        if len(self.values) == 1:
+            return weights.bmm(self.values[0][layer])
+        split: Any = weights.split
+        parts: Sequence[torch.Tensor] = split(BLOCK, -1)
+        seen = parts[0].bmm(self.values[0][layer])
+        for part, values in zip(parts[1:], self.values[1:], strict=True):
+            seen.baddbmm_(part, values[layer])
+        return seen
+
+
+class _Singles:
+    """The exact look of sequences that come with one token each, side by side."""
+
+    def __init__(self, steps: Sequence[Step], shape: Shape, like: torch.Tensor) -> None:
+        import torch
+
+        self._torch: Any = torch
+        self._pasts = [_Past(step, shape, like) for step in steps]
+        self._heads, self._kv_heads, self._size = shape.heads, shape.kv_heads, shape.head_size
+        self._group = shape.heads // shape.kv_heads
+        self._padding = (0, 0, 0, -self._group % _ROWS)
+
+    def __call__(self, layer: int, turned: torch.Tensor) -> torch.Tensor:
+        n, kv_heads, size = turned.shape[0], self._kv_heads, self._size
+        new = turned[:, self._heads :].view(n, 2, kv_heads, 1, size).unbind(0)
+        queries = turned[:, : self._heads].reshape(n, kv_heads, self._group, size)
+        queries = self._torch.nn.functional.pad(queries, self._padding).unbind(0)
         results: list[torch.Tensor] = []
-        parts = self._split(turned, self._sizes) if len(self._sizes) > 1 else (turned,)
-        for part, room, look, n in zip(parts, self._rooms, self._looks, self._sizes, strict=True):
-            new = part[:, self._heads :].view(n, *self._kv)
-            room[layer].copy_(new.permute(1, 2, 0, 3))
-            results.append(look(layer, part[:, : self._heads]))
-        return results[0] if len(results) == 1 else self._cat(results)
+        for past, each, query in zip(self._pasts, new, queries, strict=True):
+            past.room[layer].copy_(each)
+            results.append(past.look(layer, query))
+        seen = self._torch.stack(results)[:, :, : self._group]
+        return seen.reshape(n, self._heads * size)
 
 
 def _exact(step: Step, shape: Shape, like: torch.Tensor) -> _Look:
-    """Products of whole blocks of positions and of a multiple of four rows.
-
-    Heads that share keys are rows of one product. Positions to come are masked; the sum over
-    positions goes block by block, so that how many blocks follow doesn't change it.
-    """
+    """The exact look of a stretch of tokens. Heads that share keys are rows of one product."""
     import torch
 
-    n, length = len(step.ids), step.cache.length
-    heads, group, size = shape.kv_heads, shape.heads // shape.kv_heads, shape.head_size
-    blocks = range(BLOCK, length, BLOCK)
-    keys, values = step.cache.first(-(-length // BLOCK) * BLOCK)
+    past = _Past(step, shape, like)
+    n = len(step.ids)
+    heads, kv_heads, size = shape.heads, shape.kv_heads, shape.head_size
+    group = heads // kv_heads
     rows = n * group
-    missing = -rows % _ROWS
-    mask = _mask(n, length, keys[0].shape[1], like).repeat_interleave(group, 0)
-    if missing:
-        mask = torch.cat([mask, mask[:1].expand(missing, -1)])
-    scale = size**-0.5
-    pad, add_product = torch.nn.functional.pad, torch.baddbmm
+    padding = (0, 0, 0, -rows % _ROWS)
+    pad: Any = torch.nn.functional.pad
 
-    def look(layer: int, queries: torch.Tensor) -> torch.Tensor:
-        folded = queries.view(n, heads, group * size).transpose(0, 1).reshape(heads, rows, size)
-        if missing:
-            folded = pad(folded, (0, 0, 0, missing))
-        scores = add_product(mask, folded, keys[layer].transpose(1, 2), alpha=scale)
-        weights = scores.softmax(-1)
-        seen = weights[:, :, :BLOCK].bmm(values[layer][:, :BLOCK])
-        for begin in blocks:
-            end = begin + BLOCK
-            seen.baddbmm_(weights[:, :, begin:end], values[layer][:, begin:end])
-        seen = seen[:, :rows].reshape(heads, n, group * size)
-        return seen.transpose(0, 1).reshape(n, -1)
+    def look(layer: int, turned: torch.Tensor) -> torch.Tensor:
+        new = turned[:, heads:].view(n, 2, kv_heads, size)
+        past.room[layer].copy_(new.permute(1, 2, 0, 3))
+        folded = turned[:, :heads].view(n, kv_heads, group * size).transpose(0, 1)
+        folded = pad(folded.reshape(kv_heads, rows, size), padding)
+        seen = past.look(layer, folded)[:, :rows].reshape(kv_heads, n, group * size)
+        return seen.transpose(0, 1).reshape(n, heads * size)
 
     return look
 
@@ -112,19 +169,24 @@ def _fused(step: Step, shape: Shape, like: torch.Tensor) -> _Look:
     """Torch's own attention."""
     import torch
 
-    n, length = len(step.ids), step.cache.length
+    n = len(step.ids)
+    room = step.cache.grow(n)
+    length = step.cache.length
     keys, values = step.cache.first(length)
     mask = None if n in (1, length) else _mask(n, length, length, like)
-    grouped = shape.heads != shape.kv_heads
+    heads, kv_heads = shape.heads, shape.kv_heads
 
-    def look(layer: int, queries: torch.Tensor) -> torch.Tensor:
+    def look(layer: int, turned: torch.Tensor) -> torch.Tensor:
+        new = turned[:, heads:].view(n, 2, kv_heads, shape.head_size)
+        room[layer].copy_(new.permute(1, 2, 0, 3))
+        queries = turned[:, :heads]
         seen = torch.nn.functional.scaled_dot_product_attention(
             queries.transpose(0, 1)[None],
             keys[layer][None],
             values[layer][None],
             attn_mask=mask,
             is_causal=mask is None and n > 1,
-            enable_gqa=grouped,
+            enable_gqa=heads != kv_heads,
         )
         return seen[0].transpose(0, 1).reshape(n, -1)
 

@@ -50,13 +50,13 @@ class LlamaCache:
         self.length = end
         return self._block[:, :, 0, :, begin:end].unbind(0)
 
-    def first(self, n: int) -> tuple[Sequence[torch.Tensor], Sequence[torch.Tensor]]:
-        """All layers' keys and all layers' values of the first `n` positions of the capacity.
+    def first(self, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values of the first `n` positions of the capacity.
 
-        Each is of shape (heads, n, head size).
+        Each is of shape (layers, heads, n, head size).
         """
         block = self._block[:, :, 0, :, :n]
-        return block[:, 0].unbind(0), block[:, 1].unbind(0)
+        return block[:, 0], block[:, 1]
 
     def crop(self, length: int) -> None:
         """Forget all but the first `length` positions."""
