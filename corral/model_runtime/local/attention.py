@@ -86,6 +86,9 @@ class _Past:
     """What an exact look goes over: one cache in whole blocks, the new positions' room included."""
 
     def __init__(self, step: Step, shape: Shape, like: torch.Tensor) -> None:
+        import torch
+
+        self._split: Any = torch.split
         n = len(step.ids)
         self.room = step.cache.grow(n)
         length = step.cache.length
@@ -109,8 +112,7 @@ class _Past:
         weights = scores.softmax(-1)
         if len(self.values) == 1:
             return weights.bmm(self.values[0][layer])
-        split: Any = weights.split
-        parts: Sequence[torch.Tensor] = split(BLOCK, -1)
+        parts: Sequence[torch.Tensor] = self._split(weights, BLOCK, -1)
         seen = parts[0].bmm(self.values[0][layer])
         for part, values in zip(parts[1:], self.values[1:], strict=True):
             seen.baddbmm_(part, values[layer])
