@@ -30,7 +30,7 @@ from corral.model_runtime.ollama import OllamaRuntime
 from corral.model_runtime.openai import OpenAIRuntime
 
 LLAMA_CPP = os.environ.get("CORRAL_LLAMA_CPP_PYTHON")
-QUESTIONS = ("Where is order 1047?", "What is the weather in Oslo?", "Thank you.")
+QUESTIONS = ("Book a table at Luigi for 4 people.", "What is the weather in Oslo?", "Thank you.")
 
 
 def order_status(order_id: int) -> dict:
@@ -122,7 +122,7 @@ async def here(cria) -> Conversation:
     """The conversation in this process."""
     seen = await talk(cria)
     assert seen.steps >= 5
-    assert {name for name, _ in seen.calls} == {"order_status", "get_weather"}
+    assert {name for name, _ in seen.calls} == {"book_table", "get_weather"}
     return seen
 
 
