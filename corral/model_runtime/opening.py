@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, cast
 import anyio.to_thread
 
 from corral.errors import ConfigError
+from corral.model_runtime.local.kernels import PRECISIONS
 from corral.model_runtime.profiles import PROFILES, find_profile, profile_for, warn_unknown
 from corral.model_runtime.progress import Progress
 from corral.model_runtime.runtime import Runtime
@@ -48,8 +49,6 @@ MODEL_OPTIONS: Final = {
     "openai": ("server", "tokenizer", "context", "key_env", "family"),
 }
 """The options that a model string may have behind its question mark, by scheme."""
-
-_PRECISIONS = ("int8", "fp16", "bf16", "fp32")
 
 
 def check_model_string(model: str) -> None:
@@ -129,9 +128,9 @@ async def _open_local(model: str, progress: Progress | None) -> Runtime:
 def _local_target(rest: str) -> Target:
     target = parse_target(rest, options=MODEL_OPTIONS["transformers"], addressed=False)
     precision = target.options.get("precision")
-    if precision is not None and precision not in _PRECISIONS:
+    if precision is not None and precision not in PRECISIONS:
         raise ConfigError(
-            f"In the model string, precision is {precision!r}. It can be: {', '.join(_PRECISIONS)}."
+            f"In the model string, precision is {precision!r}. It can be: {', '.join(PRECISIONS)}."
         )
     target.seconds("keep_alive")
     target.number("cache_mb")

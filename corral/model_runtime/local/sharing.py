@@ -76,7 +76,10 @@ class LocalModel:
 
 
 _models: dict[object, LocalModel] = {}
-_lock = threading.RLock()
+_lock = threading.Lock()
+"""Held for a moment, also by event loops; never while a model loads."""
+_loading = threading.Lock()
+"""Held while a model loads, so that two who ask for one at once load it once."""
 
 
 def acquire(
@@ -100,13 +103,23 @@ def acquire(
             an extra is missing.
     """
     key = (str(folder.resolve()), options.precision, options.device)
+    with _loading:
+        model = _shared(key, options)
+        if model is None:
+            model = _load(folder, name, options, key, tell)
+            with _lock:
+                model.users = 1
+                _models[key] = model
+        return model
+
+
+def _shared(key: object, options: LocalOptions) -> LocalModel | None:
+    """The model that is in memory already, with one more user."""
     with _lock:
         model = _models.get(key)
-        if model is None:
-            model = _models[key] = _load(folder, name, options, key, tell)
-        else:
+        if model is not None:
             _widen(model, options)
-        model.users += 1
+            model.users += 1
         return model
 
 
