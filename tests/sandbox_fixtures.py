@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 from corral.tools.sandbox import Level, probe
 from corral.tools.sandbox._keeper import descendants
 
-__all__ = ["confined", "level", "on_this_machine", "shared", "temporary", "used"]
+__all__ = ["confined", "level", "on_this_machine", "run_host", "shared", "temporary", "used"]
 
 confined = pytest.mark.skipif(
     not probe().levels, reason=f"no sandbox here: {dict(probe().problems)}"
@@ -49,6 +51,25 @@ def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         path.chmod(0o777)
         monkeypatch.setattr(tempfile, "tempdir", made)
         yield path
+
+
+def run_host(program: str, temporary: str, **values: object) -> subprocess.CompletedProcess[str]:
+    """Run a program that holds sandboxes in an interpreter of its own.
+
+    Args:
+        program: A template; `path` is where it finds Corral.
+        temporary: Its folder for temporary files.
+        values: What else the template names.
+    """
+    path = [str(Path(__file__).parent.parent), *sys.path]
+    return subprocess.run(
+        [sys.executable, "-c", program.format(path=path, **values)],
+        env={**os.environ, "TMPDIR": temporary},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
 def used() -> tuple[int, int, list[str]]:

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
+import tiny_mllama
 from ollama_server import serve
 
-from corral.errors import ConfigError, ContextOverflow, InputError, RuntimeUnavailable
+from corral.errors import ConfigError, ContextOverflow, InputError, ModelError, RuntimeUnavailable
 from corral.model_runtime.embedding import open_embedder
 from corral.model_runtime.local.encoder import LocalEmbedder
 from corral.model_runtime.runtime import Embedder
@@ -106,6 +108,20 @@ async def test_many_tasks_share_an_embedder(bert: Path):
             tasks.start_soon(ask, n)
     for n, vector in enumerate(expected):
         assert found[n][0] == pytest.approx(vector, abs=1e-5)
+
+
+async def test_tasks_that_wait_for_an_embedder_keep_no_threads_from_others(bert: Path):
+    embedder = await LocalEmbedder.load(str(bert))
+    threads = anyio.to_thread.current_default_thread_limiter()
+    async with anyio.create_task_group() as tasks:
+        with embedder._lock:  # as during a long pass
+            for _ in range(int(threads.total_tokens) + 5):
+                tasks.start_soon(embedder.embed, TEXTS[:1])
+            for _ in range(3000):
+                await anyio.sleep(0.01)
+                if embedder._one_at_a_time().statistics().tasks_waiting >= threads.total_tokens:
+                    break
+            assert threads.borrowed_tokens == 0
 
 
 async def test_a_model_that_writes_embeds_too(cria: TransformersRuntime):
@@ -224,6 +240,25 @@ async def test_an_empty_text_of_no_tokens_is_an_error(tmp_path: Path, bert: Path
     bare.save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(InputError, match="empty"):
         await (await LocalEmbedder.load(str(tmp_path))).embed(["red", ""])
+
+
+async def test_half_of_a_character_is_an_error_of_the_text(bert: Path):
+    embedder = await LocalEmbedder.load(str(bert))
+    with pytest.raises(InputError, match="surrogate"):
+        await embedder.embed(["red", "a \ud800 sheep"])
+
+
+async def test_a_tokenizer_of_another_model_is_an_error_of_the_model(bert: Path, tmp_path: Path):
+    folder = write_bert(tmp_path / "narrow", vocab_size=6)
+    embedder = await LocalEmbedder.load(str(folder))
+    assert await embedder.embed(["the"])
+    with pytest.raises(ModelError, match="files may not belong together"):
+        await embedder.embed(["a sheep"])
+
+
+async def test_a_model_of_texts_and_images_is_no_encoder(tmp_path: Path):
+    with pytest.raises(ConfigError, match="takes more than texts"):
+        await LocalEmbedder.load(str(tiny_mllama.make(tmp_path)))
 
 
 async def test_folders_that_are_no_encoder_say_what_they_lack(bert: Path, tmp_path: Path):

@@ -55,6 +55,12 @@ def test_an_image_of_pillows_keeps_what_is_seen(mode: str):
         assert pixels(part) == image.convert("RGB").tobytes()
 
 
+def test_an_image_of_pillows_that_has_no_pixels_is_named_as_such():
+    for image in (Image.open(io.BytesIO(packed()[:-300])), Image.new("RGB", (0, 5))):
+        with pytest.raises(ConfigError, match="can't be packed"):
+            image_part(image)
+
+
 def test_an_image_survives_the_store():
     message = UserMessage(content=(image_part(PICTURE), TextPart(text="What is it?")))
     again = MessageAdapter.validate_json(MessageAdapter.dump_json(message))

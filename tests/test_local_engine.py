@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
+import warnings
 from pathlib import Path
 
 import pytest
+import tiny_llama
 import torch
 from benchmark_scripts import load_benchmark
 from transformers import AutoConfig, LlamaConfig, LlamaForCausalLM
@@ -22,7 +23,7 @@ from corral.model_runtime.local.kernels import (
 from corral.model_runtime.local.kernels import _is_right as is_right
 from corral.model_runtime.local.loading import check_memory, load_llama
 from corral.model_runtime.local.prefixes import Prefixes, common_length
-from corral.model_runtime.local.weights import converted_path
+from corral.model_runtime.local.weights import converted_path, prepare_all
 
 LONG = list(range(40, 340))
 
@@ -202,11 +203,25 @@ def test_int8_costs_less_than_one_percent_of_perplexity():
     assert exact < rounded * 1.01 and rounded < exact * 1.01
 
 
+def test_packing_in_threads_leaves_the_warnings_filters_as_they_were(monkeypatch):
+    class Weights:
+        def matrix(self, name: str):
+            return weight
+
+    weight = quantise(torch.randn(128, 128))
+    kernel = choose_kernel("cpu", "int8")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    before = list(warnings.filters)
+    for _ in range(10):
+        assert len(prepare_all(kernel, Weights(), [str(n) for n in range(40)])) == 40
+        assert warnings.filters == before
+
+
 async def test_converted_weights_are_kept_and_made_anew_when_the_files_change(
     tmp_path: Path, monkeypatch
 ):
     monkeypatch.setenv("CORRAL_CACHE", str(tmp_path / "cache"))
-    config = tiny_model(tmp_path / "model")
+    config = tiny_llama.make(tmp_path / "model")
     told: list[tuple[int, int]] = []
 
     def load():
@@ -233,33 +248,18 @@ async def test_converted_weights_are_kept_and_made_anew_when_the_files_change(
     assert torch.equal(answer(load()), first)
     assert told
 
-    tiny_model(tmp_path / "model", seed=2)
+    tiny_llama.make(tmp_path / "model", seed=2)
     assert not torch.equal(answer(load()), first)
     assert told
 
 
 async def test_a_full_disk_costs_the_next_start_time_and_nothing_else(tmp_path: Path, monkeypatch):
-    config = tiny_model(tmp_path / "model")
+    config = tiny_llama.make(tmp_path / "model")
     (tmp_path / "cache").write_text("a file where a folder should be")
     monkeypatch.setenv("CORRAL_CACHE", str(tmp_path / "cache"))
     with pytest.warns(UserWarning, match="CORRAL_CACHE to another folder"):
         engine = load_llama(tmp_path / "model", config, name="tiny", precision="int8")
     assert logits(engine, (engine.new_cache(), [1, 2]))[0].isfinite().all()
-
-
-def tiny_model(folder: Path, *, seed: int = 1):
-    torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=400,
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-    )
-    shutil.rmtree(folder, ignore_errors=True)
-    LlamaForCausalLM(config).save_pretrained(folder)
-    return AutoConfig.from_pretrained(folder)
 
 
 @pytest.mark.parametrize(
@@ -271,7 +271,7 @@ def tiny_model(folder: Path, *, seed: int = 1):
     ],
 )
 def test_what_it_can_not_run_is_said_before_it_runs(tmp_path: Path, changes, said):
-    tiny_model(tmp_path)
+    tiny_llama.make(tmp_path)
     path = tmp_path / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
     config = LlamaConfig.from_pretrained(tmp_path)
@@ -282,7 +282,7 @@ def test_what_it_can_not_run_is_said_before_it_runs(tmp_path: Path, changes, sai
 def test_weights_that_are_not_whole_are_named(tmp_path: Path):
     from safetensors.torch import load_file, save_file
 
-    config = tiny_model(tmp_path)
+    config = tiny_llama.make(tmp_path)
     weights = load_file(tmp_path / "model.safetensors")
     del weights["model.layers.1.mlp.up_proj.weight"]
     save_file(weights, tmp_path / "model.safetensors")
@@ -298,7 +298,7 @@ def test_a_model_that_is_too_large_says_what_would_fit():
 def test_a_device_that_is_not_here_is_said(tmp_path: Path):
     if not torch.cuda.is_available():
         with pytest.raises(RuntimeUnavailable, match="no device 'cuda'. It has: .*cpu"):
-            load_llama(tmp_path, tiny_model(tmp_path), name="tiny", device="cuda")
+            load_llama(tmp_path, tiny_llama.make(tmp_path), name="tiny", device="cuda")
 
 
 class Counted:
@@ -369,8 +369,8 @@ def test_common_beginnings_are_counted_exactly(at):
 def test_a_file_changed_in_place_is_another_checkpoint(tmp_path: Path):
     from corral.model_runtime.local.checkpoint import Checkpoint
 
-    tiny_model(tmp_path)
+    tiny_llama.make(tmp_path)
     before = converted_path(Checkpoint(tmp_path))
     assert converted_path(Checkpoint(tmp_path)) == before
-    tiny_model(tmp_path, seed=5)
+    tiny_llama.make(tmp_path, seed=5)
     assert converted_path(Checkpoint(tmp_path)) != before

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import anyio
 import pytest
+import tiny_llama
 
 from corral.errors import ConfigError, ModelBusy, ModelError
 from corral.messages import SystemMessage, UserMessage
 from corral.model_runtime import Constraint, Finish, Sampling, open_runtime, render_prompt
 from corral.model_runtime.cria.fetch import ensure
+from corral.model_runtime.local import sharing
 from corral.model_runtime.local.drawing import Draw
 from corral.model_runtime.local.jobs import Ended, Job
 from corral.model_runtime.local.lookup import Lookup
@@ -76,6 +78,20 @@ async def test_sampling_with_a_seed_is_the_same_alone_and_in_company(cria):
     for prompt, said in zip(prompts, drawn, strict=True):
         alone, _ = await answer(cria, prompt, max_tokens=16, temperature=1.2, top_p=0.95, seed=4)
         assert alone == said
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [{"top_p": 0.0}, {"temperature": 1e-40}, {"seed": 1 << 64}, {"seed": -(1 << 63) - 1}],
+    ids=str,
+)
+async def test_settings_at_the_edge_of_what_is_allowed_draw_too(cria, sampling):
+    prompt = prompt_of("Name a colour.")
+    settings = {"temperature": 1.0, "seed": 3, "max_tokens": 8} | sampling
+    said, finish = await answer(cria, prompt, **settings)
+    assert finish.usage.output_tokens > 0
+    if "seed" not in sampling:
+        assert said == (await answer(cria, prompt, max_tokens=8))[0]  # only the likeliest is left
 
 
 async def test_each_session_keeps_its_own_grammar(cria):
@@ -333,6 +349,46 @@ async def test_a_model_is_unloaded_when_nobody_uses_it_and_options_are_kept(tmp_
     await answer(runtime, prompt_of("Hi"), max_tokens=2)
     await runtime.aclose()
     wait_for(lambda: not scheduler.loaded)
+
+
+async def test_a_runtime_that_nobody_closed_is_released_wherever_it_is_collected(tmp_path: Path):
+    tiny_llama.make(tmp_path / "Llama-3.2-1B", tokenizer=(await ensure("cria")) / "tokenizer.json")
+    model = f"transformers:{tmp_path}/Llama-3.2-1B?precision=fp32"
+    runtimes = [await open_runtime(model)]
+    scheduler = runtimes[0]._model.scheduler
+
+    def collect() -> None:
+        with sharing._lock:  # as when the collector runs while somebody else's model is looked up
+            runtimes.clear()
+
+    thread = threading.Thread(target=collect, daemon=True)
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive()
+    assert not scheduler.loaded
+
+
+async def test_a_runtime_closes_while_another_model_loads(tmp_path: Path, monkeypatch):
+    """The loader waits for whoever is told of its progress, so that one may wait for nothing."""
+    tokenizer = (await ensure("cria")) / "tokenizer.json"
+    monkeypatch.setenv("CORRAL_CACHE", str(tmp_path / "cache"))
+    for name in ("Llama-3.2-1B", "Llama-3.2-3B"):
+        tiny_llama.make(tmp_path / name, tokenizer=tokenizer)
+    closing = await open_runtime(f"transformers:{tmp_path}/Llama-3.2-1B?precision=fp32")
+    closed: list[bool] = []
+
+    def progress(what: str, done: int, steps: int | None) -> None:
+        if not closed:
+            # From the side, so that one who waits is seen to wait.
+            thread = threading.Thread(target=anyio.run, args=[closing.aclose])
+            thread.start()
+            thread.join(20)
+            closed.append(not thread.is_alive())
+
+    model = f"transformers:{tmp_path}/Llama-3.2-3B?precision=int8"
+    loaded = await open_runtime(model, progress=progress)
+    await loaded.aclose()
+    assert closed == [True]
 
 
 async def test_hundreds_of_turns_with_cancellations_leave_the_memory_where_it_was(cria):

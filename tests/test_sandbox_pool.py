@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -13,15 +11,13 @@ from typing import Any
 
 import anyio
 import pytest
-from sandbox_fixtures import confined, used
+from sandbox_fixtures import confined, run_host, used
 
 from corral.tools.sandbox import Level, Permissions, PythonPool
 from corral.tools.sandbox._keeper import descendants
 from corral.tools.sandbox._layout import environment, policy_for
 from corral.tools.sandbox._pool import Pool
 from corral.tools.sandbox._worker import Worker
-
-TESTS = Path(__file__).parent
 
 pytestmark = [confined, pytest.mark.usefixtures("temporary")]
 
@@ -166,18 +162,6 @@ for worker in pool._waiting:
 """
 
 
-def host(level: Level, then: str, temporary: str) -> subprocess.CompletedProcess[str]:
-    program = HOST.format(path=[str(TESTS.parent), *sys.path], level=level, then=then)
-    return subprocess.run(
-        [sys.executable, "-c", program],
-        env={**os.environ, "TMPDIR": temporary},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
 def gone(pids: list[int]) -> bool:
     until = time.monotonic() + 20
     while time.monotonic() < until:
@@ -208,7 +192,8 @@ def _is_zombie(pid: int) -> bool:
 def test_workers_end_with_their_host(level: Level, end: str) -> None:
     with tempfile.TemporaryDirectory(prefix="pool-") as temporary:
         os.chmod(temporary, 0o777)
-        done = host(level, f"print(*descendants(os.getpid()), flush=True)\n{end}", temporary)
+        then = f"print(*descendants(os.getpid()), flush=True)\n{end}"
+        done = run_host(HOST, temporary, level=level, then=then)
         pids = [int(word) for word in done.stdout.split()]
         assert len(pids) >= 4, done.stderr
         assert gone(pids)
@@ -230,7 +215,7 @@ print(mine == set(descendants(os.getpid())), all(w.is_fresh() for w in pool._wai
 """
     with tempfile.TemporaryDirectory(prefix="pool-") as temporary:
         os.chmod(temporary, 0o777)
-        done = host(level, then, temporary)
+        done = run_host(HOST, temporary, level=level, then=then)
     assert (done.stdout, done.stderr) == ("7\nTrue True\n", "")
 
 

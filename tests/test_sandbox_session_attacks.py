@@ -6,8 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import AsyncGenerator, Iterator
@@ -16,7 +14,7 @@ from typing import Any
 
 import anyio
 import pytest
-from sandbox_fixtures import confined, on_this_machine
+from sandbox_fixtures import confined, on_this_machine, run_host
 from test_sandbox_attacks import (
     ATTACKS,
     HERE,
@@ -43,7 +41,6 @@ from corral.tools.sandbox._worker import Worker
 
 pytestmark = confined
 
-TESTS = Path(__file__).parent
 BRIEF = Permissions(wall_seconds=2, cpu_seconds=3, output_bytes=10_000, memory_bytes=256 << 20)
 # A session's own two ways to the host, whose end is read as a stranger's, and the one to its copy.
 OWN_CHANNELS = {"descriptors_left_open"}
@@ -481,15 +478,7 @@ def test_where_forks_can_not_be_asked_about_a_stopped_cell_ends_the_session(leve
     """As inside a container manager that has a listener of its own: honest, and no less locked."""
     with tempfile.TemporaryDirectory(prefix="own-") as temporary:
         os.chmod(temporary, 0o777)
-        program = HOST.format(path=[str(TESTS.parent), *sys.path], level=level)
-        done = subprocess.run(
-            [sys.executable, "-c", program],
-            env={**os.environ, "TMPDIR": temporary},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        done = run_host(HOST, temporary, level=level)
         assert os.listdir(temporary) == []
     assert done.stdout.splitlines() == [
         "1",

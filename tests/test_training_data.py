@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from itertools import islice
+from random import Random
 
 import pytest
 from jsonschema import Draft202012Validator
@@ -15,7 +16,10 @@ from corral.model_runtime.formats import render_prompt
 from training.conversations import GuardExample, Tree, cria_trees, guard_examples
 from training.data.core import split_of
 from training.data.everyday import entries
+from training.data.missing import cut_request, missing_talk
 from training.data.programs import run
+from training.data.requests import dress, retyped
+from training.data.several import several_talk
 
 SPLITS = ("train", "validation", "heldout")
 
@@ -246,3 +250,110 @@ def test_built_in_tools_are_announced_and_called_in_metas_own_form() -> None:
                 assert said in shown
                 found += 1
     assert found >= 3
+
+
+def spoken_before(branch: tuple[Message, ...], last: Message) -> str:
+    """All that the user said, and all that tools returned, before a message."""
+    before = branch[: branch.index(last)]
+    said = [m.text for m in before if isinstance(m, UserMessage)]
+    return "\n".join((*said, *(str(m.content) for m in before if isinstance(m, ToolResult))))
+
+
+def functions(tree: Tree) -> dict[str, ToolSpec]:
+    return {tool.name: tool for tool in tree.tools if tool.kind == "function"}
+
+
+def test_a_value_that_is_missing_is_asked_for_and_the_call_then_has_early_and_late_ones() -> None:
+    rng, finished, twins = Random(4), 0, 0
+    pool = [entry for entry in entries() if entry.split == "train" and not entry.domain]
+    for entry in rng.sample(pool, 120):
+        one = dress(rng, entry)
+        ask = rng.choice(entry.asks)
+        cut = cut_request(rng, "train", entry, ask)
+        if cut is None:
+            continue
+        for name, said, phrase in cut.parts:
+            assert entry.argument(name).required
+            assert said.lower() not in cut.short.lower()
+            assert said in cut.full and said in phrase
+        talk = missing_talk(rng, "train", one)
+        if talk is None:
+            continue
+        question = talk.messages[1]
+        assert isinstance(question, AssistantMessage) and question.text and not question.calls
+        twins += talk.twin is not None
+        if len(talk.messages) > 3:
+            calls = [m for m in talk.messages if isinstance(m, AssistantMessage) and m.calls]
+            Draft202012Validator(one.spec.parameters).validate(calls[0].calls[0].arguments)
+            finished += 1
+    assert finished > 30
+    assert twins > 20
+
+
+def test_no_value_of_a_call_was_never_said() -> None:
+    checked = 0
+    for tree in trees("train", 150):
+        free = {
+            (tool.name, name)
+            for tool in functions(tree).values()
+            for name, schema in tool.parameters.get("properties", {}).items()  # type: ignore[union-attr]
+            if isinstance(schema, dict) and schema.get("type") == "string" and "enum" not in schema
+        }
+        for branch in tree.branches:
+            for message, _ in called(branch):
+                said = spoken_before(branch, message).lower()
+                for call in message.calls:
+                    for name, given in call.arguments.items():
+                        # Codes have a digit: no wording of the bank stands for one.
+                        if (call.name, name) in free and re.search(r"\w-\d|@", str(given)):
+                            known = str(given).lower() in said
+                            assert known or re.fullmatch(r"[-\d]{10}", str(given)), (given, said)
+                            checked += 1
+    assert checked > 60
+
+
+def test_missing_values_and_several_calls_are_frequent_but_not_the_rule() -> None:
+    branches = [b for t in trees("train", 300, seed=6) if functions(t) for b in t.branches]
+    asks = sum(isinstance(b[1], AssistantMessage) and "?" in b[1].text for b in branches)
+    several = [max((len(m.calls) for m, _ in called(b)), default=0) for b in branches]
+    assert 0.08 < asks / len(branches) < 0.2
+    assert 0.09 < sum(count > 1 for count in several) / len(branches) < 0.2
+    assert sum(count > 2 for count in several) > 20
+
+
+def test_several_requests_make_several_different_calls_that_fit_their_tools() -> None:
+    rng, made = Random(8), 0
+    pool = [entry for entry in entries() if entry.split == "train" and not entry.domain]
+    for _ in range(150):
+        dressed = [dress(rng, entry) for entry in rng.sample(pool, 3)]
+        talk = several_talk(rng, "train", dressed)
+        if talk is None:
+            continue
+        message = talk.messages[1]
+        assert isinstance(message, AssistantMessage)
+        assert 2 <= len(message.calls) <= 4
+        shown = [(call.name, json.dumps(call.arguments)) for call in message.calls]
+        assert len(set(shown)) == len(shown)
+        for call in message.calls:
+            schema = next(d.spec.parameters for d in dressed if d.spec.name == call.name)
+            Draft202012Validator(schema).validate(call.arguments)
+        assert not re.search("[\x01-\x03]", talk.opening)
+        made += 1
+    assert made > 100
+
+
+def test_the_same_argument_is_a_number_in_one_prompt_and_a_string_in_another() -> None:
+    rng = Random(2)
+    order = next(entry for entry in entries() if entry.name == "order_status")
+    types = {retyped(rng, order).arguments[0].type for _ in range(40)}
+    assert types == {"integer", "string"}
+
+
+def test_conversations_render_without_marks_of_the_generator() -> None:
+    for tree in trees("train", 60, seed=9):
+        for branch in tree.branches:
+            shown = str(render_prompt(branch, tools=tree.tools, format=tree.format))
+            assert not re.search("[\x01-\x03]", shown)
+            for message in branch:
+                if isinstance(message, UserMessage):
+                    assert message.text.strip() == message.text and message.text

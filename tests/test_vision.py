@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -337,6 +338,25 @@ def test_a_cache_cut_in_front_of_an_image_takes_another_one(tiny: Tiny):
     assert tiny.greedy(ids, [part(CAT)], cache=cache) == tiny.greedy(ids, [part(CAT)])
 
 
+def test_a_cache_counts_what_it_holds_of_images_once_and_whole(tiny: Tiny):
+    image = tiny.engine.image_token
+
+    def held(ids: list[int]) -> int:
+        cache = tiny.engine.new_cache()
+        tiny.read(cache, ids, tiny.engine.prepare([part(CAT)] * ids.count(image)))
+        return cache.nbytes - without(len(ids))
+
+    def without(length: int) -> int:
+        cache = tiny.engine.new_cache()
+        tiny.read(cache, [65] * length)
+        return cache.nbytes
+
+    one = held([image, 65])
+    assert one > 0
+    assert held([image, 65, image]) == 2 * one  # each is looked at by itself, where it lies
+    assert held([image, image, 65]) == 4 * one  # both are looked at, in a copy beside them
+
+
 def test_a_prompt_before_the_image_is_the_same_with_any_image_and_none(tiny: Tiny):
     before = tiny.ids("<|begin_of_text|>You are helpful. Look at this:")
     image = [tiny.engine.image_token]
@@ -406,6 +426,15 @@ def test_a_token_looks_at_the_images_that_the_processors_mask_shows_it(
             begin_at += each.shape[-2]
 
 
+@pytest.fixture
+def kept(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder of Corral's for what it can make again; where converted weights go."""
+    cache = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("CORRAL_CACHE", str(cache))
+    return cache / "int8"
+
+
+@pytest.mark.usefixtures("kept")
 def test_in_eight_bits_it_writes_the_same_in_one_piece_and_in_many(tiny: Tiny, folder: Path):
     engine = load_mllama(folder, name="tiny", device="cpu", precision="int8")
     small = Tiny(folder, engine, tiny.tokenizer, tiny.processor, tiny.model)
@@ -415,6 +444,47 @@ def test_in_eight_bits_it_writes_the_same_in_one_piece_and_in_many(tiny: Tiny, f
     near = small.read(engine.new_cache(), ids, engine.prepare(images))
     exact = tiny.read(tiny.engine.new_cache(), ids, tiny.engine.prepare(images))
     assert float((near - exact).norm()) < 0.2 * float(exact.norm())
+
+
+def test_converted_weights_are_kept_and_made_anew_when_the_files_change(
+    tiny: Tiny, tmp_path: Path, kept: Path
+):
+    ids, told = tiny.ids(TEXTS["chat"][0]), list[tuple[int, int]]()
+
+    def answer() -> Any:
+        told.clear()
+        engine = load_mllama(
+            tmp_path,
+            name="tiny",
+            device="cpu",
+            precision="int8",
+            tell=lambda done, steps: told.append((done, steps)),
+        )
+        step = Step(
+            cache=engine.new_cache(), ids=ids, wanted=len(ids), images=engine.prepare([part(CAT)])
+        )
+        return engine.forward([step])[0]
+
+    tiny_mllama.make(tmp_path, seed=1)
+    first = answer()
+    products = 5 * 7 + 1  # four of the attention and three behind it a layer, and the head
+    assert told == [(done, products) for done in range(1, products + 1)]
+    (file,) = kept.iterdir()
+    assert answer().equal(first)
+    assert told == []  # nothing was converted
+
+    whole = file.read_bytes()
+    for damaged in (whole[:-100], whole[:200], b"", whole.replace(b"lm_head", b"my_head")):
+        file.write_bytes(damaged)
+        assert answer().equal(first)
+        assert told
+    assert file.read_bytes() == whole
+    numbered = load_mllama(tmp_path, name="tiny", device="cpu:0", precision="int8")
+    assert numbered.nbytes == load_mllama(tmp_path, name="tiny", precision="int8").nbytes
+
+    tiny_mllama.make(tmp_path, seed=2)
+    assert not answer().equal(first)
+    assert told
 
 
 async def test_an_agent_is_answered_about_images_turn_after_turn(folder: Path, tiny: Tiny):
@@ -514,6 +584,28 @@ def test_no_bytes_at_all_break_it_otherwise(tiny: Tiny, start: bytes, rest: byte
         assert "Image 1 of 1" in str(error)
 
 
+def test_a_header_that_never_ends_is_not_read_to_its_end():
+    from corral.model_runtime.local.images import check_image
+
+    for filler in (b"\xff", b"\xff\xd0", b"\xff\xe1\0\2"):
+        whole = packed(CAT, "JPEG")
+        with pytest.raises(ConfigError, match="doesn't say how large"):
+            check_image(whole[:2] + filler * 1_000_000 + whole[2:])
+        assert check_image(whole[:2] + filler * 20 + whole[2:]) == "image/jpeg"
+
+
+async def test_a_prompt_whose_images_don_t_fit_it_fails_alone(folder: Path):
+    runtime = await open_runtime(f"transformers:{folder}?device=cpu&precision=fp32")
+    whole = rendered(ONE_TURN)
+    for images, said in (((), "1 <|image|> tokens and 0"), ((part(CAT),) * 2, "1 .* and 2 images")):
+        with pytest.raises(ModelError, match=said.replace("|", r"\|")):
+            await runtime.score(Prompt(whole.segments, images=images), ["a"])
+    with pytest.raises(ModelError, match="prompt is empty"):
+        await runtime.score(Prompt(()), ["a"])
+    assert await runtime.score(whole, ["a"])
+    await runtime.aclose()
+
+
 def test_a_token_without_its_image_is_no_guess(tiny: Tiny):
     ids = tiny.ids(TEXTS["two-turns"][0])
     with pytest.raises(ModelError, match="more <|image|> tokens than images"):
@@ -541,6 +633,14 @@ def copied(folder: Path, tmp_path: Path) -> Path:
 
 def load(folder: Path) -> MllamaEngine:
     return load_mllama(folder, name="my-model", device="cpu", precision="fp32")
+
+
+def test_weights_that_another_program_quantised_are_refused_as_such(copied: Path):
+    settings = json.loads((copied / "config.json").read_text())
+    settings["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    (copied / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(RuntimeUnavailable, match="quantised by another program"):
+        load(copied)
 
 
 def test_a_folder_that_doesn_t_say_how_images_are_read_is_refused(copied: Path):

@@ -176,9 +176,15 @@ def _is_pillow(source: object) -> bool:
 
 def _packed(image: Any) -> bytes:
     _, operations = load_pillow()
-    turned = operations.exif_transpose(image)
-    if turned.mode not in _PNG_MODES:
-        turned = turned.convert("RGB")
     packed = io.BytesIO()
-    turned.save(packed, "PNG")
+    try:
+        turned = operations.exif_transpose(image)
+        if turned.mode not in _PNG_MODES:
+            turned = turned.convert("RGB")
+        turned.save(packed, "PNG")
+    # Pillow reads a file when it is asked for pixels, and raises whatever its decoder does.
+    except Exception as error:
+        raise ConfigError(
+            f"The image of Pillow's can't be packed: {error}. Give another, or the file's bytes."
+        ) from error
     return packed.getvalue()

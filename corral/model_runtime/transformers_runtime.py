@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import weakref
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from importlib.util import find_spec
@@ -209,20 +208,32 @@ class TransformersRuntime:
         if prompt.images and not self._model.sees:
             raise ModelError(f"The model {self._name!r} sees no images. Use a vision model.")
         ids = prompt.encode(self.tokenizer)
+        self._check_ids(ids, prompt)
         available = self._profile.context_length
         if len(ids) + room > available:
             raise ContextOverflow(needed=len(ids) + room, available=available)
         return ids, self._keys(ids, prompt) if prompt.images else ids
 
+    def _check_ids(self, ids: list[int], prompt: Prompt) -> None:
+        """See that the model can take them: in a pass, one that fails takes others with it."""
+        if not ids:
+            raise ModelError("The prompt is empty. Begin it with <|begin_of_text|>.")
+        if self._model.sees:
+            tokens = ids.count(self.tokenizer.special_id("<|image|>"))
+            if tokens != len(prompt.images):
+                raise ModelError(
+                    f"The prompt has {tokens} <|image|> tokens and {len(prompt.images)} images. "
+                    "Give each token its image."
+                )
+
     def _keys(self, ids: list[int], prompt: Prompt) -> list[int]:
         token = self.tokenizer.special_id("<|image|>")
         images = iter(prompt.images)
         keys = list(ids)
-        with suppress(StopIteration):
-            for at, token_id in enumerate(ids):
-                if token_id == token:
-                    digest = hashlib.sha256(next(images).data).digest()
-                    keys[at] = -1 - int.from_bytes(digest[:8], "little")
+        for at, token_id in enumerate(ids):
+            if token_id == token:
+                digest = hashlib.sha256(next(images).data).digest()
+                keys[at] = -1 - int.from_bytes(digest[:8], "little")
         return keys
 
 

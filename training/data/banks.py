@@ -38,18 +38,29 @@ _OFTEN_MADE_UP = {
     "artist": 0.1,
 }
 
+_RARE = {
+    "person": ("rare_first", 0.08),
+    "surname": ("rare_last", 0.12),
+    "message": ("free", 0.3),
+    "note": ("free", 0.3),
+}
+"""Values that another bank gives now and then: hard to copy, or long."""
+
 
 def value(rng: Random, split: str, kind: str) -> JsonValue:
     """One value of a kind, from the split's share of its bank.
 
     Kinds: a bank's name; `int(low,high)`; `price(low,high)` (two decimals); `float(low,high)` (one
-    decimal); `one(a|b|c)`; `some(kind)` (a list of two to four); and the makers at the end.
+    decimal); `degrees(low,high)` (two to four decimals); `one(a|b|c)`; `some(kind)` (a list of
+    two to four); `many(kind)` (of four to eight); and the makers at the end.
     """
     found = _PATTERN.fullmatch(kind)
     if found:
         return _patterned(rng, split, found[1], found[2])
     if kind in _MAKERS:
         return _MAKERS[kind](rng, split)
+    if kind in _RARE and chance(rng, _RARE[kind][1]):
+        return value(rng, split, _RARE[kind][0])
     if chance(rng, _OFTEN_MADE_UP.get(kind, 0.0)):
         word = made_up(rng, split)
         return word if kind in ("word", "product") else word.capitalize()
@@ -59,9 +70,9 @@ def value(rng: Random, split: str, kind: str) -> JsonValue:
 def _patterned(rng: Random, split: str, name: str, inside: str) -> JsonValue:
     if name == "one":
         return rng.choice(inside.split("|"))
-    if name == "some":
+    if name in ("some", "many"):
         items: list[JsonValue] = []
-        wanted = rng.choice((2, 2, 3, 3, 4))
+        wanted = rng.choice((2, 2, 3, 3, 4) if name == "some" else (4, 5, 5, 6, 7, 8))
         while len(items) < wanted:
             item = value(rng, split, inside)
             if item not in items:
@@ -72,6 +83,8 @@ def _patterned(rng: Random, split: str, name: str, inside: str) -> JsonValue:
         return _integer(rng, int(low), int(high))
     if name == "price":
         return round(rng.uniform(low, high), 2)
+    if name == "degrees":
+        return round(rng.uniform(low, high), rng.choice((2, 3, 4)))
     if name == "float":
         return round(rng.uniform(low, high), 1)
     raise ValueError(f"There is no kind of value {name!r}.")
@@ -103,7 +116,39 @@ def _code(rng: Random, split: str) -> str:
     letters = "ABCDEFGHJKLMNPQRSTUVWXYZ"
     head = "".join(rng.choice(letters) for _ in range(rng.randint(1, 3)))
     tail = "".join(rng.choice("0123456789") for _ in range(rng.randint(2, 5)))
-    return rng.choice((f"{head}-{tail}", f"{head}{tail}", f"{head}-{tail}{rng.choice(letters)}"))
+    ending = "".join(rng.choice(letters) for _ in range(2))
+    return rng.choice(
+        (
+            f"{head}-{tail}",
+            f"{head}{tail}",
+            f"{head}-{tail}{rng.choice(letters)}",
+            f"{head}-{tail}-{ending}",
+        )
+    )
+
+
+_PLACE = re.compile(r"\{([^{}]+)\}")
+
+
+def _free(rng: Random, split: str) -> str:
+    """A message or a note in one or two clauses, with values of many kinds in it."""
+    texts = [_filled_in(rng, split) for _ in range(rng.choice((1, 1, 2)))]
+    return ". ".join(texts)
+
+
+def _filled_in(rng: Random, split: str) -> str:
+    template = rng.choice(_bank("free", split))
+    return _PLACE.sub(lambda found: str(value(rng, split, found[1])), template)
+
+
+def _path(rng: Random, split: str) -> str:
+    """A file's path, as Unix has it or as Windows has it."""
+    stems = [str(value(rng, split, "fileword")), made_up(rng, split), str(rng.randint(1, 2027))]
+    folders = rng.sample(stems, rng.randint(1, 3))
+    if chance(rng, 0.15):
+        return "\\".join(("C:", *folders, _file(rng, split)))
+    start = rng.choice(("/", "/home/", "~/", "/srv/", "", "./"))
+    return start + "/".join((*folders, _file(rng, split)))
 
 
 def _email(rng: Random, split: str) -> str:
@@ -166,9 +211,12 @@ _MAKERS: dict[str, Callable[[Random, str], JsonValue]] = {
     "email": _email,
     "phone": _phone,
     "file": _file,
+    "free": _free,
+    "path": _path,
     "fullname": _full_name,
     "address": _address,
     "tracking": lambda rng, split: f"{_code(rng, split)}{rng.randint(100, 999)}".replace("-", ""),
+    "dna": lambda rng, _: "".join(rng.choice("ACGT") for _ in range(rng.randint(6, 20))),
     "bool": lambda rng, _: chance(rng, 0.5),
     "made_up": lambda rng, split: made_up(rng, split),
     "Made_up": lambda rng, split: made_up(rng, split).capitalize(),

@@ -22,11 +22,12 @@ from training.data.core import (
     filled,
     in_split,
     joined,
-    lower_first,
     made_up,
     sections,
     split_of,
 )
+from training.data.questions import Wanted, question, reply
+from training.data.several import join_clauses
 
 __all__ = ["Composed", "chain_talk", "composed_chain", "composed_talk", "composed_tool"]
 
@@ -151,14 +152,14 @@ def _argument(rng: Random, split: str, name: str, type_: str, kind: str) -> tupl
 
 
 def _request(
-    rng: Random, split: str, tool: Composed, *, without: str = ""
+    rng: Random, split: str, tool: Composed, *, without: tuple[str, ...] = ()
 ) -> tuple[str, dict[str, JsonValue]]:
     openers = in_split(_bank()["openers"], split)
     text = _worded(rng.choice(openers), tool.verb, tool.noun, tool.spec.name)
     arguments: dict[str, JsonValue] = {}
     phrases: list[str] = []
     for name, type_, kind, required in tool.parameters:
-        if name == without or (not required and chance(rng, 0.5)):
+        if name in without or (not required and chance(rng, 0.5)):
             continue
         given, phrase = _argument(rng, split, name, type_, kind)
         arguments[name] = given
@@ -196,16 +197,21 @@ def _result(rng: Random, split: str, tool: Composed) -> tuple[JsonValue, str, bo
     return json.loads(filled(content, slots)), answer, False
 
 
-def composed_talk(rng: Random, split: str, tool: Composed) -> Talk:
-    """A request for one tool: plain, twice in one message, or with an argument asked for first."""
+def composed_talk(rng: Random, split: str, tools: list[Composed]) -> Talk:
+    """A request for one tool or for several, or one with an argument that is asked for first."""
     talk = Talk()
+    tool = rng.choice(tools)
     pick = rng.random()
-    needed = [parameter for parameter in tool.parameters if parameter[3]]
-    if pick < 0.1 and tool.parameters:
-        _twice(rng, split, talk, tool)
+    needed = [given for given in tool.parameters if given[3] and given[1] != "boolean"]
+    if pick < 0.2 and tool.parameters:
+        _several(rng, split, talk, tools)
         return talk
-    if pick < 0.2 and needed:
-        arguments = _asked_for(rng, split, talk, tool, rng.choice(needed))
+    if pick < 0.4 and needed:
+        missing = rng.sample(needed, 2 if len(needed) > 1 and chance(rng, 0.3) else 1)
+        arguments = _asked_for(rng, split, talk, tool, missing)
+        if chance(rng, 0.25):
+            del talk.messages[2:]  # it ends with the question
+            return talk
     else:
         text, arguments = _request(rng, split, tool)
         talk.user(text)
@@ -222,30 +228,60 @@ def _done(
     talk.say(answer)
 
 
-def _twice(rng: Random, split: str, talk: Talk, tool: Composed) -> None:
-    text, first = _request(rng, split, tool)
-    other, second = _request(rng, split, tool)
-    talk.user(f"{text.rstrip('.?')}. {rng.choice(('And', 'Also', 'Then'))} {lower_first(other)}")
-    talk.call((tool.spec.name, first), (tool.spec.name, second))
-    told = [_result(rng, split, tool), _result(rng, split, tool)]
-    while told[0][2] != told[1][2]:
-        told[1] = _result(rng, split, tool)
-    talk.results(told[0][0], told[1][0], is_error=told[0][2])
-    talk.say(f"{told[0][1]} {told[1][1]}")
+def _several(rng: Random, split: str, talk: Talk, tools: list[Composed]) -> None:
+    """Two to four requests in one message, for one tool or for several."""
+    count = rng.choices((2, 3, 4), (60, 27, 13))[0]
+    chosen = [rng.choice(tools)] * count if chance(rng, 0.5) else rng.choices(tools, k=count)
+    asked = [(tool, *_request(rng, split, tool)) for tool in chosen]
+    for one in reversed(asked[1:]):  # the same call twice would be one
+        if sum(one[0] is other[0] and one[2] == other[2] for other in asked) > 1:
+            asked.remove(one)
+    talk.user(join_clauses(rng, [text for _, text, _ in asked]))
+    talk.call(*((tool.spec.name, arguments) for tool, _, arguments in asked))
+    if chance(rng, 0.5):
+        return
+    told = [_result(rng, split, tool) for tool, _, _ in asked]
+    told = [one for one in told if not one[2]]
+    if len(told) == len(asked):
+        talk.results(*(content for content, _, _ in told))
+        talk.say(" ".join(answer for _, answer, _ in told))
 
 
 def _asked_for(
-    rng: Random, split: str, talk: Talk, tool: Composed, missing: Parameter
+    rng: Random, split: str, talk: Talk, tool: Composed, missing: list[Parameter]
 ) -> dict[str, JsonValue]:
-    """The user leaves out an argument, is asked for it and gives it."""
-    name, type_, kind, _ = missing
-    text, arguments = _request(rng, split, tool, without=name)
+    """The user leaves out one or two arguments, is asked for them and gives them."""
+    text, arguments = _request(rng, split, tool, without=tuple(name for name, *_ in missing))
+    wanted: list[Wanted] = []
+    for name, type_, kind, _ in missing:
+        given, phrase = _argument(rng, split, name, type_, kind)
+        arguments[name] = given
+        bare = type_ not in ("boolean", "strings")
+        options = tuple(kind.split("/")) if type_ == "enum" else ()
+        wanted.append(
+            Wanted(
+                name=name,
+                kind="",
+                options=options,
+                said=str(given) if bare else phrase,
+                phrase=phrase,
+            )
+        )
     talk.user(text)
-    talk.say(rng.choice(_bank()["missing"]).replace("{p}", name.replace("_", " ")))
-    given, phrase = _argument(rng, split, name, type_, kind)
-    spoken = type_ in ("boolean", "strings") or chance(rng, 0.3)
-    talk.user(phrase if spoken else str(given))
-    arguments[name] = given
+    talk.say(question(rng, wanted, f"the {tool.noun}"))
+    talk.user(reply(rng, wanted) if wanted[0].said != wanted[0].phrase else _spoken(wanted))
+    if chance(rng, 0.5):
+        talk.twin = Talk()
+        talk.twin.user(f"{text.rstrip('.?')}, {_spoken(wanted)}")
+        talk.twin.call((tool.spec.name, _ordered(tool, arguments)))
+    return _ordered(tool, arguments)
+
+
+def _spoken(wanted: list[Wanted]) -> str:
+    return joined([one.phrase for one in wanted])
+
+
+def _ordered(tool: Composed, arguments: dict[str, JsonValue]) -> dict[str, JsonValue]:
     return {key: arguments[key] for key, *_ in tool.parameters if key in arguments}
 
 

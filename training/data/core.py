@@ -127,6 +127,8 @@ class Talk:
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
+        self.twin: Talk | None = None
+        """A conversation that is to stand beside this one: nearly the same request, served."""
         self._calls = 0
 
     @property

@@ -1,14 +1,18 @@
-"""Everyday tools, read from `everyday*.txt` and `brief*.txt`, and what people say to them.
+"""Tools, read from `everyday*.txt`, `brief*.txt` and `typed*.txt`, and what people say to them.
 
 A tool's entry in the bank, one fact a line:
 
     tool NAME|OTHER NAME...     what it may be called
     topic TEXT                  what it is about, for saying that no such tool is there
     desc TEXT                   a description; one of several is used
-    arg NAME|OTHER...[?] TYPE KIND TEXT
+    arg NAME|OTHER...[?] TYPE KIND TEXT [=DEFAULT]
                                 an argument; `?` optional; TYPE is string, integer, number, boolean,
-                                strings, numbers or enum(a|b)
-    ask TEXT [=> NAME=VALUE]    a request; `{name}` or `{name:kind}` are arguments
+                                strings, numbers, integers or enum(a|b); `guest.name` is the part
+                                `name` of an object `guest`; a default is told in the description
+    obj NAME TEXT               describes such an object
+    ask TEXT [=> NAME=VALUE]    a request; `{name}` or `{name:kind}` are arguments, `{name=value}`
+                                gives one without a word; of `[this|that]` one part is used;
+                                a part without a bar, `[ in {city}]`, may be what is forgotten
     more TEXT                   a follow-up that changes what it names and keeps the rest
     two TEXT                    asks for two calls: `{name2}` is the second's, the rest is shared
     lack TEXT | QUESTION...     a request without a required argument, and how to ask for it
@@ -20,8 +24,12 @@ A tool's entry in the bank, one fact a line:
     say TEXT                    an answer to the result above it; `{key}` of the result or the call
     err CONTENT | ANSWER...     a result that is an error, and how it is told
 
-A tool without results (those of `brief*.txt`) is learnt as far as its call, and so are the requests
-in other languages, which `languages.txt` has: a tool's name and what is said, one a line.
+A topic in the form `DOMAIN / TEXT` marks a typed tool: one with a long description, whose requests
+say every value; tools of one domain are near to each other, and none can do another's work.
+
+A tool without results (those of `brief*.txt` and `typed*.txt`) is learnt as far as its call, and so
+are the requests in other languages, which `languages.txt` has: a tool's name and what is said, one
+a line.
 """
 
 from __future__ import annotations
@@ -35,10 +43,24 @@ from pydantic import JsonValue
 
 from training.data.banks import value
 from training.data.core import FOLDER, chance, split_of
+from training.data.spoken import grammatical, said
 
-__all__ = ["Argument", "Entry", "Outcome", "Request", "draw_request", "draw_outcome", "entries"]
+__all__ = [
+    "Argument",
+    "Entry",
+    "Outcome",
+    "Request",
+    "chosen",
+    "draw_outcome",
+    "draw_request",
+    "entries",
+    "typed",
+]
 
-_SLOT = re.compile(r"\{(\w+)(?::([^{}]+))?\}")
+_SLOT = re.compile(r"\{(\w+(?:\.\w+)?)(?::([^{}]+))?\}")
+_SILENT = re.compile(r"\{(\w+(?:\.\w+)?)=([^{}]*)\}")
+_CHOICE = re.compile(r"\[([^\[\]]*)\]")
+_OPTIONS = re.compile(r"\|(?![^{]*\})")
 _INSIDE = r"\((?:[^()]|\([^()]*\))*\)"
 _ARGUMENT = re.compile(rf"(\S+) (\w+(?:\([^)]*\))?) (-|\w+(?:{_INSIDE})?)(?: (.*))?")
 _PAIR = re.compile(r"(\w+)=('[^']*'|@\w+|\w+\([^)]*\)|[-\w.]+)")
@@ -57,6 +79,7 @@ class Argument:
     kind: str
     text: str
     required: bool
+    default: str = ""
 
     @property
     def name(self) -> str:
@@ -85,6 +108,8 @@ class Entry:
 
     names: tuple[str, ...]
     topic: str = ""
+    domain: str = ""
+    objects: dict[str, str] = field(default_factory=dict[str, str])
     descriptions: list[str] = field(default_factory=list[str])
     arguments: list[Argument] = field(default_factory=list[Argument])
     asks: list[str] = field(default_factory=list[str])
@@ -128,7 +153,8 @@ class Outcome:
 def entries() -> tuple[Entry, ...]:
     """Every tool of the bank files, in their order."""
     found: list[Entry] = []
-    for path in sorted((*FOLDER.glob("everyday*.txt"), *FOLDER.glob("brief*.txt"))):
+    kinds = ("everyday", "brief", "typed")
+    for path in sorted(path for kind in kinds for path in FOLDER.glob(f"{kind}*.txt")):
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             if not line.strip() or line.startswith("#"):
                 continue
@@ -171,7 +197,9 @@ def _read_more(entry: Entry, keyword: str, rest: str) -> None:
     parts = [part.strip() for part in rest.split(" | ")]
     match keyword:
         case "topic":
-            entry.topic = rest
+            entry.domain, _, entry.topic = rest.rpartition(" / ")
+        case "obj":
+            name, _, entry.objects[name] = rest.partition(" ")
         case "arg":
             entry.arguments.append(_argument(rest))
         case "ask":
@@ -190,25 +218,40 @@ def _argument(rest: str) -> Argument:
         raise ValueError("not an argument")
     names, type_, kind, text = parts.groups()
     shown = tuple(names.replace("?", "").split("|"))
-    return Argument(shown, type_, kind, text or "", not names.endswith("?"))
+    text, _, default = (text or "").partition(" =")
+    return Argument(shown, type_, kind, text, not names.endswith("?"), default)
 
 
 def _checked(entry: Entry, ask: str) -> str:
     text, _, fixed = ask.partition(" => ")
-    given = {found[0] for found in _SLOT.findall(text)} | {
-        found[0] for found in _PAIR.findall(fixed)
-    }
+    given = _named_in(text) | {found[0] for found in _PAIR.findall(fixed)}
+    always = given - {name for part in _CHOICE.findall(text) for name in _named_in(part)}
+    for part in _CHOICE.findall(text):
+        always |= set.intersection(*(_named_in(option) for option in _OPTIONS.split(part)))
     known = {argument.name for argument in entry.arguments}
     needed = {argument.name for argument in entry.arguments if argument.required}
-    if given - known or needed - given:
-        raise ValueError(f"unknown {given - known} or missing {needed - given}")
+    if given - known or needed - always:
+        raise ValueError(f"unknown {given - known} or missing {needed - always}")
     return ask
+
+
+def _named_in(text: str) -> set[str]:
+    return {found[0] for found in (*_SLOT.findall(text), *_SILENT.findall(text))}
+
+
+def chosen(rng: Random, text: str) -> str:
+    """A wording with one part of each `[this|that]` in it."""
+    return _CHOICE.sub(lambda found: rng.choice(_OPTIONS.split(found[1])), text)
 
 
 def draw_request(rng: Random, split: str, entry: Entry, ask: str) -> Request:
     """Fill a wording with values; one with a slot such as `{city2}` asks for two calls."""
     text, _, fixed = ask.partition(" => ")
-    drawn: dict[str, JsonValue] = {}
+    text = chosen(rng, text)
+    drawn: dict[str, JsonValue] = {
+        name: typed(entry.argument(name), given)
+        for name, given in (*_PAIR.findall(fixed), *_SILENT.findall(text))
+    }
     shown: dict[str, str] = {}
     for slot, kind in _SLOT.findall(text):
         if slot in shown:
@@ -219,10 +262,11 @@ def draw_request(rng: Random, split: str, entry: Entry, ask: str) -> Request:
             else slot
         )
         argument = entry.argument(name)
-        drawn[slot], shown[slot] = _drawn(rng, split, argument, kind, drawn.get(name))
-    for name, given in _PAIR.findall(fixed):
-        drawn[name] = _typed(entry.argument(name), given)
-    text = _SLOT.sub(lambda found: shown[found[1]], text)
+        unlike = drawn.get(name, _of_the_same_kind(entry, argument, drawn))
+        drawn[slot], shown[slot] = _drawn(rng, split, argument, kind, unlike)
+    text = _SLOT.sub(lambda found: shown[found[1]], _SILENT.sub("", text))
+    if entry.domain:
+        text = grammatical(text)
     first = {a.name: drawn[a.name] for a in entry.arguments if a.name in drawn}
     if not any(slot.endswith("2") and slot[:-1] in first for slot in drawn):
         return Request(text=text, calls=(first,))
@@ -230,39 +274,73 @@ def draw_request(rng: Random, split: str, entry: Entry, ask: str) -> Request:
     return Request(text=text, calls=(first, second))
 
 
+def _of_the_same_kind(entry: Entry, argument: Argument, drawn: dict[str, JsonValue]) -> JsonValue:
+    """What another argument of the same kind of value was given, such as the other unit or day."""
+    return next(
+        (
+            drawn[other.name]
+            for other in entry.arguments
+            if entry.domain
+            and other is not argument
+            and (other.type, other.kind) == (argument.type, argument.kind)
+            and other.type not in ("integer", "number", "boolean")
+            and other.name in drawn
+        ),
+        None,
+    )
+
+
 def _drawn(
     rng: Random, split: str, argument: Argument, kind: str, unlike: JsonValue
 ) -> tuple[JsonValue, str]:
     """A value for an argument and how the user writes it."""
+    other_form = said(rng, split, kind or argument.kind, after=str(unlike or ""))
+    if other_form:
+        return other_form
     drawn = unlike
     for _ in range(20):
         if argument.options and not kind:
             drawn = rng.choice(argument.options)
         else:
             drawn = value(rng, split, kind or argument.kind)
-        if drawn != unlike:
+        if drawn != unlike and not _of_another_length(argument, drawn, unlike):
             break
     if argument.options:
         return drawn, str(drawn).replace("_", " ")
     if isinstance(drawn, list):
-        words = [str(item) for item in drawn]
-        return drawn, f"{', '.join(words[:-1])}{rng.choice((' and ', ', and ', ', '))}{words[-1]}"
+        in_brackets = argument.type != "strings" and (unlike is not None or chance(rng, 0.2))
+        return drawn, _list_of(rng, drawn, in_brackets)
     if argument.type in ("integer", "number") and isinstance(drawn, str):  # from a bank
         drawn = float(drawn) if "." in drawn else int(drawn)
-    elif argument.type == "number" and isinstance(drawn, int | float) and chance(rng, 0.5):
-        drawn = round(drawn)
+    elif argument.type == "number" and isinstance(drawn, int | float):
+        drawn = round(drawn) if chance(rng, 0.5) or drawn == round(drawn) else drawn
     if argument.type == "string":
         drawn = str(drawn)
     return drawn, str(drawn)
 
 
-def _typed(argument: Argument, given: str) -> JsonValue:
+def _of_another_length(argument: Argument, drawn: JsonValue, unlike: JsonValue) -> bool:
+    """Whether two lists of numbers don't belong together, as those of a correlation do."""
+    both = isinstance(drawn, list) and isinstance(unlike, list) and argument.type != "strings"
+    return both and len(drawn) != len(unlike)
+
+
+def _list_of(rng: Random, drawn: list[JsonValue], in_brackets: bool) -> str:
+    words = [str(item) for item in drawn]
+    if in_brackets:
+        return f"[{', '.join(words)}]"
+    ends = (" and ", ", and ", ", ") if len(words) > 2 else (" and ",)
+    return f"{', '.join(words[:-1])}{rng.choice(ends)}{words[-1]}"
+
+
+def typed(argument: Argument, given: str) -> JsonValue:
+    """A value of an argument that the bank has in writing."""
     text = given.strip("'")
     match argument.type:
         case "integer":
             return int(text)
         case "number":
-            return float(text)
+            return float(text) if "." in text else int(text)
         case "boolean":
             return text == "true"
         case "strings":
@@ -276,10 +354,9 @@ def draw_outcome(
 ) -> Outcome:
     """A result of a call, its arguments by their names in the bank, and an answer that tells it."""
     known = {name: _spoken(given) for name, given in arguments.items()}
-    if fails and entry.errors:
-        content, answers = rng.choice(
-            [e for e in entry.errors if _fits(e[0], known)] or entry.errors
-        )
+    errors = [e for e in entry.errors if all(_fits(part, known) for part in (e[0], *e[1]))]
+    if fails and errors:
+        content, answers = rng.choice(errors)
         return Outcome(
             content=_said(content, known), answer=_said(rng.choice(answers), known), is_error=True
         )

@@ -21,7 +21,16 @@ from training.data.composed import (
 )
 from training.data.core import Talk, chance, sections
 from training.data.everyday import Entry, entries
-from training.data.requests import Dressed, dress, everyday_talk, plain_request, total_talk
+from training.data.missing import missing_talk
+from training.data.requests import (
+    Dressed,
+    dress,
+    everyday_talk,
+    plain_request,
+    retyped,
+    total_talk,
+)
+from training.data.several import several_talk
 from training.data.tasks import task_branch
 from training.data.texts import text_talk
 
@@ -58,12 +67,13 @@ Plan = list[tuple[float, Callable[[], Talk | None]]]
 
 
 @cache
-def _of_split(split: str) -> tuple[Entry, ...]:
+def _of_split(split: str, *, typed: bool = False) -> tuple[Entry, ...]:
     """The tools to offer: a split's own; what is measured also has train's, in other wordings."""
-    own = tuple(entry for entry in entries() if entry.split == split)
+    wanted = tuple(entry for entry in entries() if bool(entry.domain) == typed)
+    own = tuple(entry for entry in wanted if entry.split == split)
     if split == "train":
         return own
-    return own * 3 + tuple(entry for entry in entries() if entry.split == "train")
+    return own * 3 + tuple(entry for entry in wanted if entry.split == "train")
 
 
 def _system(rng: Random) -> str:
@@ -85,10 +95,12 @@ def draw_tree(
     rng: Random, split: str, number: int
 ) -> tuple[str, tuple[ToolSpec, ...], datetime.date | None, list[Talk]]:
     """A system prompt, its tools, the date, and eight conversations."""
-    kinds = ("code", "functions", "both", "none", "composed", "chain", "builtin")
+    kinds = ("code", "functions", "both", "none", "composed", "chain", "builtin", "typed")
     # The first trees of a finite split go round the kinds, so that each is measured.
     kind = (
-        rng.choices(kinds, (25, 37, 12, 9, 11, 4, 2))[0] if split == "train" else kinds[number % 7]
+        rng.choices(kinds, (25, 37, 12, 9, 11, 4, 2, 25))[0]
+        if split == "train"
+        else kinds[number % len(kinds)]
     )
     system, date = _system(rng), _date(rng)
     tools: list[ToolSpec] = []
@@ -96,10 +108,15 @@ def draw_tree(
     topics: tuple[str, ...] = ()
     dressed: list[Dressed] = []
     if kind in ("functions", "both"):
-        dressed = _offer(rng, split, rng.choices((1, 2, 3, 4, 5, 6), (26, 22, 18, 14, 10, 10))[0])
+        count = rng.choices(range(1, 9), (17, 15, 17, 16, 13, 10, 7, 5))[0]
+        dressed = _offer(rng, split, count)
         tools += [one.spec for one in dressed]
         topics = tuple(one.entry.topic for one in dressed)
         plan += _functions(rng, split, dressed)
+    elif kind == "typed":
+        dressed = _offer(rng, split, rng.choices((1, 2, 3, 4), (60, 16, 14, 10))[0], typed=True)
+        tools += [one.spec for one in dressed]
+        plan += _typed(rng, split, dressed)
     elif kind == "composed":
         made = [
             composed_tool(rng, split)
@@ -131,7 +148,8 @@ def draw_tree(
         if kind == "both":
             plan.append((2.0, lambda: total_talk(rng, split, dressed)))
     rng.shuffle(tools)
-    plan += _talk(rng, split, kind, topics)
+    if kind != "typed":
+        plan += _talk(rng, split, kind, topics)
     return (
         system,
         tuple(tools),
@@ -154,6 +172,11 @@ def _branches(rng: Random, plan: Plan) -> list[Talk]:
             continue
         begun.add(talk.opening.lower())
         talks.append(talk)
+        twin = talk.twin
+        if twin and len(talks) < BRANCHES and twin.opening.lower() not in begun:
+            begun.add(twin.opening.lower())
+            talks.append(twin)
+    rng.shuffle(talks)
     return talks
 
 
@@ -167,20 +190,22 @@ def _code(rng: Random, split: str, date: datetime.date | None, weight: float) ->
     ]
 
 
-def _offer(rng: Random, split: str, wanted: int) -> list[Dressed]:
+def _offer(rng: Random, split: str, wanted: int, *, typed: bool = False) -> list[Dressed]:
     """Some tools of different names, each dressed anew."""
     offered: dict[str, Dressed] = {}
-    pool = _of_split(split)
-    alike = chance(rng, 0.4)
+    pool = _of_split(split, typed=typed)
+    alike = chance(rng, 0.6)
+    taken: list[Entry] = []
     while len(offered) < wanted:
         entry = rng.choice(pool)
-        if alike and offered and chance(rng, 0.6):
-            entry = rng.choice(_neighbours(pool, rng.choice(list(offered.values())).entry))
-        one = dress(rng, entry)
-        if one.spec.name not in offered and all(
-            entry is not other.entry for other in offered.values()
-        ):
+        if alike and taken and chance(rng, 0.7):
+            entry = rng.choice(_neighbours(pool, rng.choice(taken)))
+        if entry in taken:
+            continue
+        one = dress(rng, entry if typed else retyped(rng, entry))
+        if one.spec.name not in offered:
             offered[one.spec.name] = one
+            taken.append(entry)
     return list(offered.values())
 
 
@@ -197,12 +222,48 @@ def _words(entry: Entry) -> set[str]:
     return set(re.findall(r"[a-z]{3,}", names.replace("_", " "))) - common
 
 
+def _stems(entry: Entry) -> set[str]:
+    return {word.rstrip("s") for word in _words(entry)}
+
+
 def _functions(rng: Random, split: str, dressed: list[Dressed]) -> Plan:
-    return [(7.0, lambda: everyday_talk(rng, split, dressed))]
+    return [
+        (5.6, lambda: everyday_talk(rng, split, dressed)),
+        (1.7, lambda: missing_talk(rng, split, rng.choice(dressed))),
+        (1.7, lambda: several_talk(rng, split, dressed)),
+    ]
+
+
+def _typed(rng: Random, split: str, dressed: list[Dressed]) -> Plan:
+    """Requests that end with the call, and every fourth one for something that isn't offered."""
+    return [
+        (6.5, lambda: everyday_talk(rng, split, dressed)),
+        (2.5, lambda: _irrelevant(rng, split, dressed)),
+        (0.6, lambda: knowledge_talk(rng, split)),
+        (0.4, lambda: small_talk(rng, split, tuple(one.entry.topic for one in dressed))),
+    ]
+
+
+def _irrelevant(rng: Random, split: str, dressed: list[Dressed]) -> Talk | None:
+    """A request for another tool, of the same domain or of a far one."""
+    offered = [one.entry for one in dressed]
+    topics = tuple(entry.topic for entry in offered)
+    domains = {entry.domain for entry in offered}
+    others = [
+        e for e in (*_of_split(split), *_of_split(split, typed=True)) if e.topic not in topics
+    ]
+    near = [entry for entry in others if entry.domain in domains]
+    if near and chance(rng, 0.45):
+        entry = rng.choice(near)
+    else:
+        words = set[str]().union(*map(_stems, offered))
+        entry = rng.choice([e for e in others if not _stems(e) & words and e.domain not in domains])
+    request = plain_request(rng, split, entry)
+    return no_tool_talk(rng, request, entry.topic, topics) if request else None
 
 
 def _composed(rng: Random, split: str, made: list[Composed]) -> Plan:
-    return [(7.0, lambda: composed_talk(rng, split, rng.choice(made)))] if made else []
+    return [(7.0, lambda: composed_talk(rng, split, made))] if made else []
 
 
 def _talk(rng: Random, split: str, kind: str, topics: tuple[str, ...]) -> Plan:
@@ -220,7 +281,8 @@ def _talk(rng: Random, split: str, kind: str, topics: tuple[str, ...]) -> Plan:
 
 def _unserved(rng: Random, split: str, topics: tuple[str, ...]) -> Talk | None:
     """A request for a tool that isn't offered."""
-    others = [entry for entry in _of_split(split) if entry.topic not in topics]
+    typed = () if "calculations with Python" in topics else _of_split(split, typed=True)
+    others = [entry for entry in (*_of_split(split), *typed) if entry.topic not in topics]
     if "calculations with Python" in topics:
         others = [entry for entry in others if entry.topic not in _COMPUTABLE]
     entry = rng.choice(others)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from random import Random
 
@@ -11,10 +11,28 @@ from pydantic import JsonValue
 from corral.messages import AssistantMessage, ToolSpec
 from training.data.chat import welcome
 from training.data.core import Talk, chance, in_split, lower_first, made_up, sections
-from training.data.everyday import Argument, Entry, Request, draw_outcome, draw_request
+from training.data.everyday import Argument, Entry, Request, draw_outcome, draw_request, typed
 from training.data.programs import run
 
-__all__ = ["Dressed", "dress", "everyday_talk", "plain_request", "total_talk"]
+__all__ = [
+    "Dressed",
+    "asked_for",
+    "done",
+    "dress",
+    "dressed_text",
+    "everyday_talk",
+    "plain_request",
+    "retyped",
+    "total_talk",
+    "wordings",
+]
+
+_DEFAULTS = (
+    "{text}. Default is {default}.",
+    "{text} (default: {default})",
+    "{text}. Defaults to {default}.",
+    "{text}. Optional, default is '{default}'",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +46,32 @@ class Dressed:
 
     def call(self, arguments: dict[str, JsonValue]) -> tuple[str, dict[str, JsonValue]]:
         """The call as this prompt has it, its arguments in the order of the schema."""
-        return self.spec.name, {
-            shown: arguments[name] for name, shown in self.names.items() if name in arguments
-        }
+        given: dict[str, JsonValue] = {}
+        for name, shown in self.names.items():
+            owner, _, part = shown.rpartition(".")
+            if name in arguments and owner:
+                whole = given.setdefault(owner, {})
+                assert isinstance(whole, dict)
+                whole[part] = arguments[name]
+            elif name in arguments:
+                given[shown] = arguments[name]
+        return self.spec.name, given
+
+
+def retyped(rng: Random, entry: Entry) -> Entry:
+    """The tool, now and then with numbers of things as strings, or codes of things as integers.
+
+    What a value's type is, only the schema says: in one prompt an order is 1047, in another "1047".
+    """
+    arguments = list(entry.arguments)
+    for place, argument in enumerate(arguments):
+        if argument.name.endswith(("id", "number")) and argument.kind in ("id", "code"):
+            if argument.type == "integer" and chance(rng, 0.25):
+                arguments[place] = replace(argument, type="string")
+            elif argument.type == "string" and chance(rng, 0.25):
+                arguments[place] = replace(argument, type="integer", kind="id")
+    changed = any(a is not b for a, b in zip(arguments, entry.arguments, strict=True))
+    return replace(entry, arguments=arguments) if changed else entry
 
 
 def dress(rng: Random, entry: Entry) -> Dressed:
@@ -40,28 +81,48 @@ def dress(rng: Random, entry: Entry) -> Dressed:
     if chance(rng, 0.06):
         head, *tail = name.split("_")
         name = head + "".join(part.capitalize() for part in tail)
-    properties: dict[str, JsonValue] = {}
-    required: list[JsonValue] = []
+    top: dict[str, JsonValue] = {"type": "object", "properties": {}}
     names: dict[str, str] = {}
-    told, generated = chance(rng, 0.65), chance(rng, 0.5)
+    told, generated = bool(entry.domain) or chance(rng, 0.65), chance(rng, 0.5)
     for argument in entry.arguments:
         shown = argument.name if plain or chance(rng, 0.4) else rng.choice(argument.names)
+        owner = argument.name.rpartition(".")[0]
+        if owner and not shown.startswith(f"{owner}."):
+            shown = f"{owner}.{shown}"
         if shown in names.values():
             shown = argument.name
         names[argument.name] = shown
-        properties[shown] = _schema(rng, argument, told, generated)
-        if argument.required:
-            required.append(shown)
-    parameters: dict[str, JsonValue] = {"type": "object", "properties": properties}
+        _add(top, entry, shown, _schema(rng, argument, told, generated), argument.required)
+    parameters = {key: top[key] for key in ("type", "properties")}
     if generated:
         parameters["additionalProperties"] = False
-    if required or chance(rng, 0.3):
-        parameters["required"] = required
+    if "required" in top or chance(rng, 0.3):
+        parameters["required"] = top.get("required", [])
     return Dressed(
         entry,
         ToolSpec(name=name, description=rng.choice(entry.descriptions), parameters=parameters),
         names,
     )
+
+
+def _add(
+    whole: dict[str, JsonValue], entry: Entry, name: str, schema: JsonValue, needed: bool
+) -> None:
+    """Put an argument into an object's schema; `guest.name` into that of its object `guest`."""
+    owner, _, part = name.rpartition(".")
+    properties = whole.setdefault("properties", {})
+    required = whole.get("required", [])
+    assert isinstance(properties, dict) and isinstance(required, list)
+    if owner:
+        inner = properties.setdefault(
+            owner, {"type": "object", "description": entry.objects[owner], "properties": {}}
+        )
+        assert isinstance(inner, dict)
+        _add(inner, entry, part, schema, needed)
+    else:
+        properties[part] = schema
+    if needed and (owner or part) not in required:
+        whole["required"] = [*required, owner or part]
 
 
 def _schema(rng: Random, argument: Argument, told: bool, generated: bool) -> JsonValue:
@@ -71,11 +132,16 @@ def _schema(rng: Random, argument: Argument, told: bool, generated: bool) -> Jso
         schema |= {"type": "string", "enum": list(argument.options)}
     elif argument.type == "strings":
         schema |= {"type": "array", "items": {"type": "string"}}
-    elif argument.type == "numbers":
-        schema |= {"type": "array", "items": {"type": "number"}}
+    elif argument.type in ("numbers", "integers"):
+        schema |= {"type": "array", "items": {"type": argument.type[:-1]}}
     else:
         schema["type"] = argument.type
-    if generated and not argument.required:
+    text = argument.text
+    if argument.default:
+        text = rng.choice(_DEFAULTS).format(text=text, default=argument.default)
+        if generated:
+            schema["default"] = typed(argument, argument.default)
+    elif generated and not argument.required:
         default: dict[str, JsonValue] = {
             "string": "",
             "integer": rng.choice((1, 5, 10, 0)),
@@ -89,12 +155,12 @@ def _schema(rng: Random, argument: Argument, told: bool, generated: bool) -> Jso
         else:
             schema = {"anyOf": [schema, {"type": "null"}], "default": None}
     if told and argument.text:
-        schema["description"] = argument.text
+        schema["description"] = text
     return {key: schema[key] for key in sorted(schema)} if generated else schema
 
 
 @cache
-def _asks(name: str, asks: tuple[str, ...], owner: str, split: str) -> tuple[str, ...]:
+def wordings(name: str, asks: tuple[str, ...], owner: str, split: str) -> tuple[str, ...]:
     """The wordings of a tool for a split: all of them where the tool itself belongs to it."""
     if split == owner != "train":
         return asks
@@ -109,7 +175,8 @@ def _asks(name: str, asks: tuple[str, ...], owner: str, split: str) -> tuple[str
     return in_split(asks, split, pinned)
 
 
-def _dressed_text(rng: Random, text: str) -> str:
+def dressed_text(rng: Random, text: str) -> str:
+    """What is asked, now and then with a greeting, a "please" or a small first letter."""
     if chance(rng, 0.13):
         bare = text.rstrip(".") if chance(rng, 0.5) else text
         opener = rng.choice(sections("requests.txt")["openers"])
@@ -128,14 +195,14 @@ def _dressed_text(rng: Random, text: str) -> str:
 
 
 def _request(rng: Random, split: str, entry: Entry, *, two: bool = False) -> Request | None:
-    asks = _asks(entry.name, tuple(entry.twos if two else entry.asks), entry.split, split)
+    asks = wordings(entry.name, tuple(entry.twos if two else entry.asks), entry.split, split)
     if not asks:
         return None
     ask = rng.choice(asks)
     request = draw_request(rng, split, entry, ask)
     if ask.startswith("{"):  # a value, which keeps its capital
         return request
-    return Request(text=_dressed_text(rng, request.text), calls=request.calls)
+    return Request(text=dressed_text(rng, request.text), calls=request.calls)
 
 
 def plain_request(rng: Random, split: str, entry: Entry) -> str:
@@ -153,7 +220,7 @@ def everyday_talk(rng: Random, split: str, dressed: list[Dressed]) -> Talk | Non
     if pick < 0.19 and len(dressed) > 1:
         return _both(rng, split, *rng.sample(dressed, 2))
     if pick < 0.28 and one.entry.lacks:
-        return _asked_for(rng, split, one)
+        return asked_for(rng, split, one)
     if pick < 0.34 and one.entry.replies:
         return _retried(rng, split, one)
     if one.entry.foreign and chance(rng, 0.07):
@@ -184,7 +251,7 @@ def _plain_talk(rng: Random, split: str, one: Dressed, dressed: list[Dressed]) -
 
 def _foreign(rng: Random, split: str, one: Dressed) -> Talk | None:
     """A request in another language, as far as its call."""
-    asks = _asks(one.entry.name, tuple(one.entry.foreign), one.entry.split, split)
+    asks = wordings(one.entry.name, tuple(one.entry.foreign), one.entry.split, split)
     if not asks:
         return None
     request = draw_request(rng, split, one.entry, rng.choice(asks))
@@ -201,7 +268,7 @@ def _served(rng: Random, split: str, talk: Talk, one: Dressed) -> bool:
         return False
     talk.user(request.text)
     arguments = request.calls[0]
-    _done(rng, split, talk, one, arguments)
+    done(rng, split, talk, one, arguments)
     return True
 
 
@@ -215,7 +282,7 @@ def _more(rng: Random, split: str, talk: Talk, one: Dressed) -> None:
         for name, shown in one.names.items()
         if shown in last.calls[0].arguments
     }
-    asks = _asks(one.entry.name, tuple(one.entry.mores), one.entry.split, split)
+    asks = wordings(one.entry.name, tuple(one.entry.mores), one.entry.split, split)
     if asks and chance(rng, 0.75):
         request = draw_request(rng, split, one.entry, rng.choice(asks))
     elif (
@@ -230,7 +297,7 @@ def _more(rng: Random, split: str, talk: Talk, one: Dressed) -> None:
     else:
         return
     talk.user(lower_first(request.text) if chance(rng, 0.15) else request.text)
-    _done(rng, split, talk, one, before | request.calls[0])
+    done(rng, split, talk, one, before | request.calls[0])
 
 
 def _again(rng: Random, split: str, talk: Talk) -> None:
@@ -242,9 +309,10 @@ def _again(rng: Random, split: str, talk: Talk) -> None:
         talk.say(answer.text)
 
 
-def _done(
+def done(
     rng: Random, split: str, talk: Talk, one: Dressed, arguments: dict[str, JsonValue]
 ) -> None:
+    """The call; where the bank has results, the result and the answer."""
     talk.call(one.call(arguments))
     if not one.entry.replies:
         return
@@ -294,13 +362,15 @@ def _sentence(text: str) -> str:
     return text if text.endswith((".", "?", "!", '"')) else f"{text}."
 
 
-def _asked_for(rng: Random, split: str, one: Dressed) -> Talk | None:
+def asked_for(rng: Random, split: str, one: Dressed) -> Talk | None:
     """A request without a required argument; the assistant asks, and is answered."""
     lacks = [
         lack
         for lack in one.entry.lacks
         if lack[0]
-        in _asks(one.entry.name, tuple(lack[0] for lack in one.entry.lacks), one.entry.split, split)
+        in wordings(
+            one.entry.name, tuple(lack[0] for lack in one.entry.lacks), one.entry.split, split
+        )
     ]
     if not lacks:
         return None
@@ -327,7 +397,7 @@ def _asked_for(rng: Random, split: str, one: Dressed) -> Talk | None:
     else:
         arguments = request.calls[0]
         talk.user(request.text)
-    _done(rng, split, talk, one, arguments)
+    done(rng, split, talk, one, arguments)
     return talk
 
 

@@ -129,19 +129,20 @@ class _Singles:
         self._pasts = [_Past(step, shape, like) for step in steps]
         self._heads, self._kv_heads, self._size = shape.heads, shape.kv_heads, shape.head_size
         self._group = shape.heads // shape.kv_heads
-        self._padding = (0, 0, 0, -self._group % _ROWS)
+        self._missing = -self._group % _ROWS
 
     def __call__(self, layer: int, turned: torch.Tensor) -> torch.Tensor:
         n, kv_heads, size = turned.shape[0], self._kv_heads, self._size
-        new = turned[:, self._heads :].view(n, 2, kv_heads, 1, size).unbind(0)
-        queries = turned[:, : self._heads].reshape(n, kv_heads, self._group, size)
-        queries = self._torch.nn.functional.pad(queries, self._padding).unbind(0)
+        new = turned[:, self._heads :].view(n, 2, kv_heads, 1, size)
+        queries = turned[:, : self._heads].view(n, kv_heads, self._group, size)
+        if self._missing:
+            queries = self._torch.nn.functional.pad(queries, (0, 0, 0, self._missing))
         results: list[torch.Tensor] = []
         for past, each, query in zip(self._pasts, new, queries, strict=True):
             past.room[layer].copy_(each)
             results.append(past.look(layer, query))
-        seen = self._torch.stack(results)[:, :, : self._group]
-        return seen.reshape(n, self._heads * size)
+        seen = results[0][None] if n == 1 else self._torch.stack(results)
+        return seen[:, :, : self._group].reshape(n, self._heads * size)
 
 
 def _exact(step: Step, shape: Shape, like: torch.Tensor) -> _Look:

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Draw", "Likeliest", "Probabilities", "Reader"]
 
+_COLDEST = 1e-6
+"""Below it a draw is the likeliest token, and numbers would overflow."""
+_SEEDS = 1 << 64
+
 
 class Reader(Protocol):
     """Makes the next tokens of one position's logits; none when it has read what it wanted."""
@@ -55,18 +59,19 @@ class Draw:
             )
         if self._matcher is not None:
             logits = self._matcher.mask(logits)
-        if self._sampling.temperature <= 0:
+        if self._sampling.temperature < _COLDEST:
             return int(logits.argmax())
         if self._generator is None:
             self._generator = torch.Generator()
             if self._sampling.seed is None:
                 self._generator.seed()
             else:
-                self._generator.manual_seed(self._sampling.seed)
+                self._generator.manual_seed(self._sampling.seed % _SEEDS)
         probabilities = torch.softmax(logits.cpu() / self._sampling.temperature, dim=-1)
         if self._sampling.top_p < 1:
             ordered, order = probabilities.sort(descending=True)
             beyond = ordered.cumsum(0) - ordered >= self._sampling.top_p
+            beyond[0] = False  # one is left to draw, however small the share
             probabilities[order[beyond]] = 0
         return int(torch.multinomial(probabilities, 1, generator=self._generator))
 

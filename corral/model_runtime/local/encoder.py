@@ -13,7 +13,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
+import anyio
 import anyio.to_thread
+from anyio.lowlevel import RunVar
 
 from corral.errors import ConfigError, ContextOverflow, InputError, ModelError, RuntimeUnavailable
 from corral.model_runtime.loading import resolve
@@ -66,6 +68,9 @@ class LocalEmbedder:
         self._tokenizer = tokenizer
         self._name = name
         self._lock = threading.Lock()
+        # Those who wait for a pass wait here, not in threads that others need. A limiter belongs
+        # to one event loop, an embedder to none.
+        self._limiter: RunVar[anyio.CapacityLimiter] = RunVar("corral_embedder_limiter")
 
     @classmethod
     async def load(cls, source: str, *, device: str | None = None) -> LocalEmbedder:
@@ -91,7 +96,7 @@ class LocalEmbedder:
 
         Raises:
             ContextOverflow: A text is longer. Nothing was computed.
-            InputError: A text is empty.
+            InputError: A text is empty, or holds half of a character.
             ModelError: The model broke.
         """
         encoded: list[list[int]] = []
@@ -100,13 +105,27 @@ class LocalEmbedder:
             encoded += await anyio.to_thread.run_sync(self._encode, batch)
         vectors: list[list[float]] = [[] for _ in encoded]
         for chosen in _batches([len(ids) for ids in encoded]):
-            made = await anyio.to_thread.run_sync(self._pass, [encoded[i] for i in chosen])
+            batch = [encoded[i] for i in chosen]
+            made = await anyio.to_thread.run_sync(self._pass, batch, limiter=self._one_at_a_time())
             for i, vector in zip(chosen, made, strict=True):
                 vectors[i] = vector
         return vectors
 
+    def _one_at_a_time(self) -> anyio.CapacityLimiter:
+        limiter = self._limiter.get(None)
+        if limiter is None:
+            limiter = anyio.CapacityLimiter(1)
+            self._limiter.set(limiter)
+        return limiter
+
     def _encode(self, texts: list[str]) -> list[list[int]]:
-        ids = [found.ids for found in self._tokenizer.encode_batch(texts)]
+        try:
+            ids = [found.ids for found in self._tokenizer.encode_batch(texts)]
+        except TypeError as error:
+            raise InputError(
+                "A text to embed can't be encoded: it holds half of a character (a lone "
+                "surrogate), or is no text. Take that out."
+            ) from error
         longest = max(len(each) for each in ids)
         if longest > self.length:
             raise ContextOverflow(needed=longest, available=self.length, what="A text")
@@ -122,9 +141,16 @@ class LocalEmbedder:
         rows = torch.tensor([ids + ids[:1] * (width - len(ids)) for ids in batch])
         mask = torch.tensor([[1] * len(ids) + [0] * (width - len(ids)) for ids in batch])
         device = self._model.device
-        with self._lock, torch.inference_mode():
-            output = self._model(input_ids=rows.to(device), attention_mask=mask.to(device))
-            states = cast("torch.Tensor", output.last_hidden_state).float().cpu()
+        try:
+            with self._lock, torch.inference_mode():
+                output = self._model(input_ids=rows.to(device), attention_mask=mask.to(device))
+                states = cast("torch.Tensor", output.last_hidden_state).float().cpu()
+        # Whatever torch, or the model's own code, makes of full memory or of odd weights.
+        except Exception as error:
+            raise ModelError(
+                f"The model {self._name!r} failed: {error}. If memory ran out, embed shorter "
+                "texts; else its files may not belong together: fetch them again."
+            ) from error
         if self.pooling == "cls":
             vectors = states[:, 0]
         else:
@@ -222,10 +248,15 @@ def _model(folder: Path, source: str) -> Any:
             f"The model {source!r} can't be loaded from {str(folder)!r}: {error}. Use an encoder "
             "that transformers knows; if it is one, its files may be damaged: fetch them again."
         ) from error
+    refused = ""
     if getattr(model.config, "is_encoder_decoder", False):
+        refused = "has a decoder behind its encoder, which is not run here"
+    elif not isinstance(getattr(model.config, "hidden_size", None), int):
+        refused = "takes more than texts, or doesn't say how wide its vectors are"
+    if refused:
         raise ConfigError(
-            f"The model {source!r} has a decoder behind its encoder, which is not run here. Use an "
-            "encoder such as sentence-transformers/all-MiniLM-L6-v2."
+            f"The model {source!r} {refused}. Use an encoder such as "
+            "sentence-transformers/all-MiniLM-L6-v2."
         )
     # What some models put on top of the first token is no part of the states.
     missing = sorted(key for key in told["missing_keys"] if "pooler" not in key)
@@ -267,6 +298,7 @@ def _length(folder: Path, model: Any) -> int:
     padding = getattr(embeddings, "padding_idx", None)
     before = 0 if padding is None else padding + 1
     limits = [
+        _UNLIMITED,
         int(getattr(model.config, "max_position_embeddings", None) or _UNLIMITED) - before,
         *_each(_json(folder / "tokenizer_config.json"), "model_max_length"),
         *_each(_json(folder / "sentence_bert_config.json"), "max_seq_length"),

@@ -22,6 +22,8 @@ _FORMATS = {"image/png": "PNG", "image/jpeg": "JPEG", "image/webp": "WEBP"}
 _READ = "PNG, JPEG and WebP are read. Convert it."
 _FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 """JPEG's markers of a segment that holds the size (ITU T.81, table B.1)."""
+_MOST_SEGMENTS = 4096
+"""In front of a JPEG's size. Real ones have some dozens, a long colour profile 255."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,8 +144,8 @@ def _header(data: bytes) -> tuple[str, tuple[int, int] | None] | None:
 
 def _jpeg_size(data: bytes) -> tuple[int, int] | None:
     at = 2
-    while at + 4 <= len(data):
-        if data[at] != 0xFF:
+    for _ in range(_MOST_SEGMENTS):
+        if data[at : at + 1] != b"\xff" or at + 4 > len(data):
             return None
         marker = data[at + 1]
         if marker == 0xFF:  # padding

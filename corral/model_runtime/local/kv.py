@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+from corral.model_runtime.local.pages import empty_in_large_pages
+
 if TYPE_CHECKING:
     import torch
 
@@ -74,6 +76,7 @@ class LlamaCache:
     def _move(self, capacity: int) -> None:
         shape = list(self._block.shape)
         shape[4] = -(-capacity // BLOCK) * BLOCK
-        block = self._block.new_zeros(shape)
+        block = empty_in_large_pages(self._block, shape)
         block[:, :, :, :, : self.length] = self._block[:, :, :, :, : self.length]
+        block[:, :, :, :, self.length :] = 0
         self._block = block

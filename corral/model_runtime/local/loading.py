@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from corral.errors import RuntimeUnavailable
 from corral.model_runtime.local.attention import Shape
 from corral.model_runtime.local.checkpoint import Checkpoint
-from corral.model_runtime.local.kernels import Kernel, Linear, Precision, choose_kernel
+from corral.model_runtime.local.kernels import BYTES, Kernel, Linear, Precision, choose_kernel
 from corral.model_runtime.local.llama import Layer, LlamaEngine
-from corral.model_runtime.local.weights import EMBEDDING, Converted, Exact, Told
+from corral.model_runtime.local.weights import EMBEDDING, Converted, Exact, Told, prepare_all
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = ["available_memory", "check_memory", "load_llama", "place"]
 
-_BYTES: dict[Precision, int] = {"int8": 1, "fp16": 2, "bf16": 2, "fp32": 4}
 _SLACK = 1.1
 """Beside the weights: what a pass takes, and the beginning of a cache."""
 
@@ -76,13 +76,14 @@ def load_llama(
     linears = sum(n for key, n in sizes.items() if key != EMBEDDING)
     if "lm_head.weight" not in checkpoint:
         linears += sizes.get(EMBEDDING, 0)
-    needed = linears * _BYTES[kernel.precision]
+    needed = linears * BYTES[kernel.precision]
     if kind != "cpu":
-        needed += sizes.get(EMBEDDING, 0) * _BYTES[kernel.precision]
+        needed += sizes.get(EMBEDDING, 0) * BYTES[kernel.precision]
     check_memory(needed, name, kind, smaller=_smaller(kernel.precision, linears, kind))
     exact = Exact(checkpoint, layers=shape.layers, device=placed)
     source = exact if kernel.precision != "int8" else Converted(checkpoint, exact, tell=tell)
-    return _assemble(source, checkpoint, shape, config, kernel, placed, needed)
+    products = prepare_all(kernel, source, exact.names())
+    return _assemble(products, checkpoint, shape, config, kernel, placed, needed)
 
 
 def check_memory(needed: int, name: str, device: str, *, smaller: str = "") -> None:
@@ -121,13 +122,13 @@ def available_memory() -> int | None:
 
 def _smaller(precision: Precision, linears: int, device: str) -> str:
     best: Precision = "int8" if device == "cpu" else "bf16"
-    if _BYTES[precision] <= _BYTES[best]:
+    if BYTES[precision] <= BYTES[best]:
         return ""
-    return f"With precision={best} it would need {linears * _BYTES[best] / 2**30:.1f} GiB. "
+    return f"With precision={best} it would need {linears * BYTES[best] / 2**30:.1f} GiB. "
 
 
 def _assemble(
-    source: Exact | Converted,
+    products: Mapping[str, Linear],
     checkpoint: Checkpoint,
     shape: Shape,
     config: Any,
@@ -143,9 +144,6 @@ def _assemble(
     dtype = torch.float32 if on_cpu else types.get(kernel.precision, torch.float32)
     like = torch.empty(0, device=device, dtype=dtype)
 
-    def linear(name: str) -> Linear:
-        return kernel.prepare(source.matrix(name))
-
     def vector(name: str, size: int = shape.width) -> torch.Tensor:
         return _shaped(checkpoint.tensor(name), (size,), name).to(like)
 
@@ -153,11 +151,11 @@ def _assemble(
         stem = f"model.layers.{at}"
         return Layer(
             attention_norm=vector(f"{stem}.input_layernorm.weight"),
-            qkv=linear(f"{at}.qkv"),
-            out=linear(f"{at}.out"),
+            qkv=products[f"{at}.qkv"],
+            out=products[f"{at}.out"],
             mlp_norm=vector(f"{stem}.post_attention_layernorm.weight"),
-            gate_up=linear(f"{at}.gate_up"),
-            down=linear(f"{at}.down"),
+            gate_up=products[f"{at}.gate_up"],
+            down=products[f"{at}.down"],
         )
 
     embedding = _shaped(checkpoint.tensor(EMBEDDING), (shape.vocabulary, shape.width), EMBEDDING)
@@ -168,7 +166,7 @@ def _assemble(
         embedding=embedding if on_cpu else embedding.to(like),
         layers=[layer(at) for at in range(shape.layers)],
         norm=vector("model.norm.weight"),
-        head=linear("head"),
+        head=products["head"],
         frequencies=rotary.inv_freq,
         rope_scale=float(rotary.attention_scaling),
         like=like,

@@ -82,10 +82,12 @@ class MllamaCache:
     @property
     def nbytes(self) -> int:
         """The memory of all tensors that it keeps alive, shared with a fork or not."""
-        own = (self._layers[i] for i in self._own)
-        kept = [t for layer in own if layer.is_initialized for t in (layer.keys, layer.values)]
+        layers = (layer for layer in self._layers if layer.is_initialized)
+        kept = [t for layer in layers for t in (layer.keys, layer.values)]
         kept += [t for image in self.seen for t in (*image.keys, *image.values)]
-        return sum(t.untyped_storage().nbytes() for t in kept)
+        storages = (t.untyped_storage() for t in kept)
+        # A layer looks at a single image where it lies, at several in a copy.
+        return sum({each.data_ptr(): each.nbytes() for each in storages}.values())
 
     def crop(self, length: int) -> None:
         """Forget all but the first `length` positions, and the images behind them."""

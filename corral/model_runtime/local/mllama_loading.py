@@ -2,35 +2,29 @@
 
 On a CPU the text model's products go through Corral's kernels, by default in 8 bits. The model that
 looks at images stays in 32: it runs once an image, and its massive activations were never measured
-in 8 bits.
+in 8 bits. What was converted to 8 bits is kept as a text model's is.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from corral.errors import RuntimeUnavailable
 from corral.model_runtime.local.checkpoint import Checkpoint
 from corral.model_runtime.local.images import IMAGE_LIMITS, ImageLimits
-from corral.model_runtime.local.kernels import (
-    Kernel,
-    Linear,
-    Precision,
-    choose_kernel,
-    quantise,
-)
+from corral.model_runtime.local.kernels import BYTES, Kernel, Linear, Precision, choose_kernel
 from corral.model_runtime.local.loading import check_memory, place
 from corral.model_runtime.local.mllama import MllamaEngine
-from corral.model_runtime.local.weights import Told
+from corral.model_runtime.local.weights import Converted, Told, prepare_all
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = ["load_mllama"]
 
-_BYTES: dict[Precision, int] = {"int8": 1, "fp16": 2, "bf16": 2, "fp32": 4}
 _TEXT = ("language_model.", "lm_head.")
 
 
@@ -43,7 +37,7 @@ def load_mllama(
     limits: ImageLimits = IMAGE_LIMITS,
     tell: Told | None = None,
 ) -> MllamaEngine:
-    """Load a vision model. Blocking: seconds; in int8 some minutes for an 11B, each time.
+    """Load a vision model. Blocking: seconds, and the first time in int8 some minutes for an 11B.
 
     Args:
         folder: Holds `config.json`, `preprocessor_config.json` and the `*.safetensors`.
@@ -60,16 +54,17 @@ def load_mllama(
     import torch
 
     placed = place(device)
-    on_cpu = placed == "cpu"
-    kernel = choose_kernel(placed.partition(":")[0], precision)
-    nbytes = _needed(Checkpoint(folder), kernel.precision, placed, name)
+    kind = placed.partition(":")[0]
+    kernel = choose_kernel(kind, precision)
+    checkpoint = Checkpoint(folder)
+    nbytes = _needed(checkpoint, kernel.precision, kind, name)
     types: dict[Precision, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16}
     wanted = types.get(kernel.precision, torch.float32)
-    converted = on_cpu and kernel.precision != "fp32"
+    converted = kind == "cpu" and kernel.precision != "fp32"
     model = _model(folder, name, dtype="auto" if converted else wanted)
     _check_image_parts(folder, model.config, name)
     if converted:
-        _convert(model, kernel, tell)
+        _convert(model, kernel, checkpoint, tell)
     return MllamaEngine(
         model.to(placed).eval(),
         folder=folder,
@@ -80,10 +75,17 @@ def load_mllama(
 
 
 def _model(folder: Path, name: str, *, dtype: Any) -> Any:
-    from transformers import MllamaForConditionalGeneration
+    from transformers import MllamaConfig, MllamaForConditionalGeneration
     from transformers.utils import logging
 
     kind: Any = MllamaForConditionalGeneration
+    settings: Any = MllamaConfig
+    found = settings.from_pretrained(str(folder), local_files_only=True)
+    if getattr(found, "quantization_config", None):
+        raise RuntimeUnavailable(
+            f"The model {name!r} is quantised by another program, and its weights are of no use to "
+            "this one. Name the model that it was made from."
+        )
     logging.disable_progress_bar()  # pyright: ignore[reportUnknownMemberType]
     try:
         model, told = kind.from_pretrained(
@@ -116,12 +118,12 @@ def _needed(checkpoint: Checkpoint, precision: Precision, device: str, name: str
             text += size
         else:
             other += size
-    rest = 4 if device == "cpu" else _BYTES[precision]
+    rest = 4 if device == "cpu" else BYTES[precision]
     smaller = ""
     if device == "cpu" and precision != "int8":
         smaller = f"With precision=int8 it would need {(text + other * 4) / 2**30:.1f} GiB. "
-    needed = text * _BYTES[precision] + other * rest
-    check_memory(needed, name, device.partition(":")[0], smaller=smaller)
+    needed = text * BYTES[precision] + other * rest
+    check_memory(needed, name, device, smaller=smaller)
     return needed
 
 
@@ -148,7 +150,29 @@ def _check_image_parts(folder: Path, config: Any, name: str) -> None:
         )
 
 
-def _convert(model: Any, kernel: Kernel, tell: Told | None) -> None:
+class _Products:
+    """The products of a vision model's text model, by the paths of their modules."""
+
+    def __init__(self, model: Any) -> None:
+        """Find them."""
+        import torch
+
+        self.modules: Mapping[str, Any] = {
+            path: module
+            for path, module in model.named_modules()
+            if isinstance(module, torch.nn.Linear) and any(part in f"{path}." for part in _TEXT)
+        }
+
+    def matrix(self, name: str) -> torch.Tensor:
+        """One product's weight, as the checkpoint has it."""
+        return self.modules[name].weight.detach()
+
+    def names(self) -> Iterable[str]:
+        """The paths."""
+        return self.modules
+
+
+def _convert(model: Any, kernel: Kernel, checkpoint: Checkpoint, tell: Told | None) -> None:
     """Put a kernel in the place of each product of the text model; all else is computed in fp32."""
     import torch
 
@@ -163,18 +187,8 @@ def _convert(model: Any, kernel: Kernel, tell: Told | None) -> None:
             made = self._linear(rows.reshape(-1, rows.shape[-1]))
             return made.view(*rows.shape[:-1], made.shape[-1])
 
-    text = model.model.language_model
-    found: list[tuple[Any, str]] = [
-        (parent, child)
-        for parent in text.modules()
-        for child, module in parent.named_children()
-        if isinstance(module, torch.nn.Linear)
-    ]
-    found.append((model, "lm_head"))
-    for done, (parent, child) in enumerate(found, 1):
-        weight = cast("torch.Tensor", getattr(parent, child).weight.detach())
-        whole = quantise(weight) if kernel.precision == "int8" else weight
-        setattr(parent, child, Product(kernel.prepare(whole)))
-        if tell:
-            tell(done, len(found))
+    exact = _Products(model)
+    source = Converted(checkpoint, exact, tell=tell) if kernel.precision == "int8" else exact
+    for path, linear in prepare_all(kernel, source, exact.names()).items():
+        model.set_submodule(path, Product(linear))
     model.float()

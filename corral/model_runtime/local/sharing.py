@@ -76,8 +76,9 @@ class LocalModel:
 
 
 _models: dict[object, LocalModel] = {}
-_lock = threading.Lock()
-"""Held for a moment, also by event loops; never while a model loads."""
+_lock = threading.RLock()
+"""Held for a moment, also by event loops; never while a model loads. Whoever holds it may come by
+again: a runtime that nobody closed is released wherever the garbage collector runs."""
 _loading = threading.Lock()
 """Held while a model loads, so that two who ask for one at once load it once."""
 
@@ -118,8 +119,8 @@ def _shared(key: object, options: LocalOptions) -> LocalModel | None:
     with _lock:
         model = _models.get(key)
         if model is not None:
-            _widen(model, options)
             model.users += 1
+            _widen(model, options)
         return model
 
 

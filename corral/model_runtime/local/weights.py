@@ -9,18 +9,19 @@ from __future__ import annotations
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from corral.model_runtime.cache import cache_root
 from corral.model_runtime.local.checkpoint import Checkpoint
-from corral.model_runtime.local.kernels import Quantised, quantise
+from corral.model_runtime.local.kernels import Kernel, Linear, Quantised, no_deprecations, quantise
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Converted", "Exact", "Told", "converted_path"]
+__all__ = ["Converted", "Exact", "Source", "Told", "converted_path", "prepare_all"]
 
 Told: TypeAlias = Callable[[int, int], None]
 """Called with how many steps are done, and how many there are."""
@@ -38,6 +39,18 @@ _MATRICES = {
 
 EMBEDDING = "model.embed_tokens.weight"
 """The tokens' vectors, which are the head as well where the checkpoint has no other."""
+
+
+class Source(Protocol):
+    """Matrices to convert."""
+
+    def matrix(self, name: str) -> torch.Tensor:
+        """One of them, of shape (out, in)."""
+        ...
+
+    def names(self) -> Iterable[str]:
+        """All that `matrix` takes."""
+        ...
 
 
 class Exact:
@@ -72,17 +85,41 @@ class Exact:
 class Converted:
     """The matrices in 8 bits, from the file where they are kept, or made now."""
 
-    def __init__(self, checkpoint: Checkpoint, source: Exact, *, tell: Told | None = None) -> None:
+    def __init__(self, checkpoint: Checkpoint, source: Source, *, tell: Told | None = None) -> None:
         """Find the converted weights, or convert them and keep them for the next time.
 
         Where they can't be kept, a warning says why and they stay in memory.
+
+        Args:
+            checkpoint: Where the matrices come from: it tells whether what is kept still holds.
+            source: The matrices.
+            tell: Told of the progress where they are converted.
         """
         path = converted_path(checkpoint)
-        self._tensors = _kept(path) or _convert(source, path, tell)
+        names = list(source.names())
+        self._tensors = _kept(path, names) or _convert(source, names, path, tell)
 
     def matrix(self, name: str) -> Quantised:
-        """One matrix; see `Exact.matrix`."""
+        """One matrix of the source."""
         return Quantised(self._tensors(f"{name}.values"), self._tensors(f"{name}.scales"))
+
+
+def prepare_all(
+    kernel: Kernel, source: Source | Converted, names: Iterable[str]
+) -> Mapping[str, Linear]:
+    """The products with many matrices, by their names.
+
+    Kernels pack a matrix on one thread and for longer than it takes to read, so as many are packed
+    at once as there are threads.
+    """
+    import torch
+
+    def prepared(name: str) -> Linear:
+        return kernel.prepare(source.matrix(name))
+
+    listed = list(names)
+    with no_deprecations(), ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        return dict(zip(listed, pool.map(prepared, listed), strict=True))
 
 
 _Tensors: TypeAlias = "Callable[[str], torch.Tensor]"
@@ -93,19 +130,20 @@ def converted_path(checkpoint: Checkpoint) -> Path:
     return cache_root() / "int8" / f"{checkpoint.digest}-{_FORMAT}.safetensors"
 
 
-def _kept(path: Path) -> _Tensors | None:
+def _kept(path: Path, names: Sequence[str]) -> _Tensors | None:
     from safetensors import SafetensorError, safe_open
 
     opened: Any = safe_open
     try:
-        return opened(str(path), framework="pt").get_tensor
+        file = opened(str(path), framework="pt")
     except (SafetensorError, OSError):
         return None  # not there, or damaged: made again
+    needed = {f"{name}.{part}" for name in names for part in ("values", "scales")}
+    return file.get_tensor if needed <= set(file.keys()) else None
 
 
-def _convert(source: Exact, path: Path, tell: Told | None) -> _Tensors:
+def _convert(source: Source, names: Sequence[str], path: Path, tell: Told | None) -> _Tensors:
     made: dict[str, torch.Tensor] = {}
-    names = list(source.names())
     for done, name in enumerate(names, 1):
         quantised = quantise(source.matrix(name))
         made[f"{name}.values"], made[f"{name}.scales"] = quantised.values, quantised.scales
@@ -121,7 +159,7 @@ def _convert(source: Exact, path: Path, tell: Told | None) -> _Tensors:
             stacklevel=2,
         )
         return made.__getitem__
-    return _kept(path) or made.__getitem__
+    return _kept(path, names) or made.__getitem__
 
 
 def _keep(tensors: dict[str, torch.Tensor], path: Path) -> None:
