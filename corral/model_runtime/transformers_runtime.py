@@ -17,6 +17,7 @@ from typing import TypeAlias
 
 import anyio
 import anyio.from_thread
+import anyio.lowlevel
 import anyio.to_thread
 
 from corral.errors import ContextOverflow, ModelError
@@ -75,12 +76,12 @@ class TransformersRuntime:
             RuntimeUnavailable: It isn't a Llama model, it doesn't fit into memory, or an extra
                 isn't installed.
         """
+        token = anyio.lowlevel.current_token()
 
         def tell(done: int, steps: int) -> None:
             if progress is not None:
-                anyio.from_thread.run_sync(
-                    progress, f"Converting {name} for this machine", done, steps
-                )
+                what = f"Converting {name} for this machine"
+                anyio.from_thread.run_sync(progress, what, done, steps, token=token)
 
         def get() -> LocalModel:
             return acquire(folder, name=name, options=options, tell=tell)

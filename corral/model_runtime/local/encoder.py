@@ -7,7 +7,6 @@ first token's state instead of the mean, a shorter text); it is taken at its wor
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -19,6 +18,7 @@ from anyio.lowlevel import RunVar
 
 from corral.errors import ConfigError, ContextOverflow, InputError, ModelError, RuntimeUnavailable
 from corral.model_runtime.loading import resolve
+from corral.model_runtime.local.lane import apart, in_lane
 
 if TYPE_CHECKING:
     import torch
@@ -67,7 +67,6 @@ class LocalEmbedder:
         self._model = model
         self._tokenizer = tokenizer
         self._name = name
-        self._lock = threading.Lock()
         # Those who wait for a pass wait here, not in threads that others need. A limiter belongs
         # to one event loop, an embedder to none.
         self._limiter: RunVar[anyio.CapacityLimiter] = RunVar("corral_embedder_limiter")
@@ -87,7 +86,7 @@ class LocalEmbedder:
             RuntimeUnavailable: It can't be had, is damaged, doesn't fit into memory, or an extra
                 is missing.
         """
-        return await anyio.to_thread.run_sync(_load, source, device)
+        return await anyio.to_thread.run_sync(apart, lambda: _load(source, device))
 
     async def embed(self, texts: Sequence[str]) -> list[list[float]]:
         """One vector of unit length for each text, in order.
@@ -134,6 +133,9 @@ class LocalEmbedder:
         return ids
 
     def _pass(self, batch: list[list[int]]) -> list[list[float]]:
+        return in_lane(lambda: self._computed(batch))
+
+    def _computed(self, batch: list[list[int]]) -> list[list[float]]:
         import torch
 
         width = max(len(ids) for ids in batch)
@@ -142,7 +144,7 @@ class LocalEmbedder:
         mask = torch.tensor([[1] * len(ids) + [0] * (width - len(ids)) for ids in batch])
         device = self._model.device
         try:
-            with self._lock, torch.inference_mode():
+            with torch.inference_mode():
                 output = self._model(input_ids=rows.to(device), attention_mask=mask.to(device))
                 states = cast("torch.Tensor", output.last_hidden_state).float().cpu()
         # Whatever torch, or the model's own code, makes of full memory or of odd weights.

@@ -1,4 +1,4 @@
-"""One thread that owns a model and serves everybody who asks, a token at a time.
+"""What owns a model and serves everybody who asks, a token at a time.
 
 Each pass takes the next token of every job that is writing, and a stretch of the prompts that are
 being read. Jobs join and leave between passes. While others write, prompts are read in smaller
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from corral.errors import CorralError, ModelBusy, ModelError
 from corral.model_runtime.local.engine import Engine, Step
 from corral.model_runtime.local.jobs import Ended, Job
+from corral.model_runtime.local.lane import apart, in_lane
 from corral.model_runtime.local.prefixes import Prefixes
 
 if TYPE_CHECKING:
@@ -124,18 +125,18 @@ class Scheduler:
         if self._thread is not None:
             self._thread.join(_LAST_PASS_SECONDS)
 
-    # -- in the thread
+    # -- in its thread
 
     def _work(self) -> None:
-        import torch
-
-        with torch.inference_mode():
-            while self._admit():
-                self._pass()
+        while self._wait():
+            if self._engine is None:
+                self._reload()
+            else:
+                in_lane(self._turn)
         self._let_go()
 
-    def _admit(self) -> bool:
-        """Take in who waits, sleeping while there is nothing to do. False at the end."""
+    def _wait(self) -> bool:
+        """Sleep while there is nothing to do. False at the end."""
         with self._changed:
             while not self._running and not self._waiting:
                 if self._closing:
@@ -143,18 +144,39 @@ class Scheduler:
                 timeout = self.keep_alive if self._engine is not None else None
                 if not self._changed.wait(timeout) and not self._waiting:
                     self._let_go()
-            free = self._most_running - len(self._running)
-            new = [self._waiting.popleft() for _ in range(min(free, len(self._waiting)))]
-        for job in new:
-            self._begin(job)
         return True
 
+    def _reload(self) -> None:
+        """Load the engine, which was let go. Where that fails, all who wait hear why."""
+        try:
+            self._engine = apart(self._load)
+        except Exception as error:
+            explained = self._explained(error)
+            with self._changed:
+                waiting = list(self._waiting)
+                self._waiting.clear()
+            for job in waiting:
+                if not job.cancelled:
+                    job.listener(Ended(error=explained))
+
+    # -- where models compute
+
+    def _turn(self) -> None:
+        """Take in who waits, and compute one pass."""
+        import torch
+
+        with torch.inference_mode():
+            with self._changed:
+                free = self._most_running - len(self._running)
+                new = [self._waiting.popleft() for _ in range(min(free, len(self._waiting)))]
+            for job in new:
+                self._begin(job)
+            self._pass()
+
     def _begin(self, job: Job) -> None:
-        if job.cancelled:
+        if job.cancelled or self._engine is None:
             return
         try:
-            if self._engine is None:
-                self._engine = self._load()
             if self._prefixes is None:
                 self._prefixes = Prefixes(self._engine.new_cache)
             if job.images:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from corral.errors import ConfigError, CorralError, RuntimeUnavailable
 from corral.model_runtime.local.engine import Engine
 from corral.model_runtime.local.kernels import Precision
+from corral.model_runtime.local.lane import apart
 from corral.model_runtime.local.scheduler import Scheduler
 from corral.model_runtime.tokenizer import LlamaTokenizer
 
@@ -147,7 +148,7 @@ def _load(
     def load(tell: Callable[[int, int], None] | None = None) -> Engine:
         return _engine(folder, config, name, options, tell)
 
-    engine = load(tell)
+    engine = apart(lambda: load(tell))
     tokenizer = _tokenizer(folder, name)
     kind = engine.summary.partition(",")[0].partition(":")[0]
     scheduler = Scheduler(
