@@ -6,8 +6,9 @@
 
 Prints Markdown, and on the error stream how far it has come. `--only speed loop` measures a part,
 `--small` makes all of it small to see that it works. What is compared takes turns in rounds (A B C,
-A B C, ...), in one process, with the same number of threads; the first round warms up and isn't
-counted where there are more than two. llama.cpp is measured where llama-cpp-python is installed.
+A B C, ...), with the same number of threads, other libraries each in a process of their own; the
+first round warms up and isn't counted where there are more than two. llama.cpp is measured where
+llama-cpp-python is installed.
 """
 
 from __future__ import annotations

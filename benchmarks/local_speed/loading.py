@@ -99,7 +99,7 @@ async def _once(name: str, folder: Path, threads: int) -> None:
     if name.startswith("transformers"):
         # The others load a tokenizer with the model.
         AutoTokenizer.from_pretrained(str(folder))
-    async with opened([name], options, prompts) as ways:
+    async with opened([name], options, prompts, apart=False) as ways:
         if not ways:
             print(json.dumps({"missing": "it can't be had here"}))
             return

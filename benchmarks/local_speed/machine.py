@@ -51,19 +51,19 @@ class Reader:
     A token needs every weight once, so none can come faster than the weights can be read. Three
     readings that compute next to nothing are tried each time (a sum of whole numbers and the
     largest float by torch, the largest whole number by NumPy, a part to each thread); the fastest
-    counts.
+    counts. Torch keeps its threads, so it belongs into a process of its own.
     """
 
     def __init__(self, size: int, threads: int) -> None:
         import numpy as np
         import torch
 
+        torch.set_num_threads(threads)
         self._size = size // 64 * 64
         whole = torch.ones(self._size // 8, dtype=torch.int64)
         floats = whole.view(torch.float32)
         parts = np.array_split(whole.numpy(), threads)
         pool = ThreadPoolExecutor(threads)
-        self._pool = pool
         self._readings: list[Callable[[], object]] = [
             whole.sum,
             floats.amax,
@@ -79,10 +79,6 @@ class Reader:
                 read()
                 best = max(best, self._size / (time.perf_counter() - began))
         return best
-
-    def close(self) -> None:
-        self._readings.clear()
-        self._pool.shutdown()
 
 
 def resident() -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 
+from local_speed.elsewhere import Elsewhere
 from local_speed.machine import Reader
 from local_speed.options import Options
 from local_speed.prompts import Prompts
@@ -29,10 +30,9 @@ async def _speed(options: Options, names: tuple[str, ...] | list[str], heading: 
     title(heading)
     prompts = Prompts(options.folder)
     matrices = _matrix_weights(options)
-    reader = Reader(matrices, options.threads)
 
     async def memory() -> Mapping[str, float]:
-        return {"bytes a second": reader.measure()}
+        return {"bytes a second": reader.call("measure")}
 
     def measure(way: Way) -> Measure:
         async def turn() -> Mapping[str, float]:
@@ -50,8 +50,11 @@ async def _speed(options: Options, names: tuple[str, ...] | list[str], heading: 
         measures: dict[str, Measure] = {way.name: measure(way) for way in ways}
         if not measures:
             return
-        found = await take_turns({**measures, "memory": memory}, options.rounds)
-    reader.close()
+        reader = Elsewhere(Reader, matrices, options.threads)
+        try:
+            found = await take_turns({**measures, "memory": memory}, options.rounds)
+        finally:
+            reader.close()
     limit = medians(found).pop("memory")["bytes a second"]
     say(_speed_table(found, limit / matrices))
     say(

@@ -14,6 +14,7 @@ from corral.errors import CorralError
 from corral.model_runtime import open_runtime
 from corral.model_runtime.prompt import Segment
 from corral.model_runtime.runtime import Constraint, Finish, Runtime, Sampling
+from local_speed.elsewhere import Elsewhere
 from local_speed.options import Options
 from local_speed.prompts import Prompts, as_prompt
 from local_speed.turns import log, say
@@ -98,23 +99,44 @@ class CorralWay:
         await self.runtime.aclose()
 
 
-class TransformersWay:
+class Other(Protocol):
+    """Another library's way, which blocks while it answers."""
+
+    def answer(self, segments: Sequence[Segment], tokens: int) -> Answer: ...
+
+    def close(self) -> None: ...
+
+
+class OtherWay:
+    """Another library's way, in this process or in one of its own."""
+
+    def __init__(self, other: Other | Elsewhere, name: str) -> None:
+        self.name = name
+        self._other = other
+
+    async def answer(self, segments: Sequence[Segment], tokens: int) -> Answer:
+        if isinstance(self._other, Elsewhere):
+            return self._other.call("answer", segments, tokens)
+        return self._other.answer(segments, tokens)
+
+    async def aclose(self) -> None:
+        self._other.close()
+
+
+class Transformers:
     """transformers, loaded and asked as its documentation shows."""
 
-    def __init__(
-        self, folder: Path, prompts: Prompts, *, name: str, dtype: str = "", lookup: int = 0
-    ) -> None:
+    def __init__(self, folder: Path, prompts: Prompts, *, dtype: str = "", lookup: int = 0) -> None:
         from transformers import AutoModelForCausalLM
         from transformers.utils import logging
 
         logging.disable_progress_bar()
         options: dict[str, Any] = {"dtype": dtype} if dtype else {}
         self._model: Any = AutoModelForCausalLM.from_pretrained(str(folder), **options)
-        self.name = name
         self._prompts = prompts
         self._options: dict[str, Any] = {"prompt_lookup_num_tokens": lookup} if lookup else {}
 
-    async def answer(self, segments: Sequence[Segment], tokens: int) -> Answer:
+    def answer(self, segments: Sequence[Segment], tokens: int) -> Answer:
         import torch
 
         ids = as_prompt(segments).encode(self._prompts.tokenizer)
@@ -136,7 +158,7 @@ class TransformersWay:
         answer.text = self._prompts.text_of(made)
         return answer
 
-    async def aclose(self) -> None:
+    def close(self) -> None:
         self._model = None
 
 
@@ -156,7 +178,7 @@ class _Watch:
         pass
 
 
-class LlamaCppWay:
+class LlamaCpp:
     """llama.cpp in this process, on the same weights as Q8_0. It keeps its last prompt's cache."""
 
     def __init__(
@@ -164,7 +186,6 @@ class LlamaCppWay:
         file: Path,
         prompts: Prompts,
         *,
-        name: str,
         threads: int,
         context: int,
         lookup: int = 0,
@@ -182,11 +203,10 @@ class LlamaCppWay:
             logits_all=lookup > 0,  # guesses are checked by the logits of all of them
             verbose=False,
         )
-        self.name = name
         self._prompts = prompts
         self._ends = set(prompts.tokenizer.stops)
 
-    async def answer(self, segments: Sequence[Segment], tokens: int) -> Answer:
+    def answer(self, segments: Sequence[Segment], tokens: int) -> Answer:
         ids = as_prompt(segments).encode(self._prompts.tokenizer)
         answer = Answer(time.perf_counter())
         made: list[int] = []
@@ -202,7 +222,7 @@ class LlamaCppWay:
         answer.text = self._prompts.text_of(made)
         return answer
 
-    async def aclose(self) -> None:
+    def close(self) -> None:
         self._llama.close()
 
 
@@ -213,9 +233,17 @@ ALTERNATIVES = ("transformers", "transformers fp32", "llama.cpp Q8_0")
 
 @asynccontextmanager
 async def opened(
-    names: Sequence[str], options: Options, prompts: Prompts, *, folder: Path | None = None
+    names: Sequence[str],
+    options: Options,
+    prompts: Prompts,
+    *,
+    folder: Path | None = None,
+    apart: bool = True,
 ) -> AsyncIterator[list[Way]]:
-    """The ways of these names, on a folder. What can't be had here is said and left out."""
+    """The ways of these names, on a folder. What can't be had here is said and left out.
+
+    Other libraries get a process each, or with `apart=False` share this one.
+    """
     ways: list[Way] = []
     try:
         for name in names:
@@ -223,8 +251,8 @@ async def opened(
                 continue
             began = time.perf_counter()
             try:
-                way = await _open(name, folder or options.folder, options, prompts)
-            except (CorralError, ImportError, ValueError) as error:
+                way = await _open(name, folder or options.folder, options, prompts, apart=apart)
+            except (CorralError, ImportError) as error:
                 why = "not installed" if isinstance(error, ImportError) else str(error)
                 say(f"Not measured: {name}: {why}\n")
                 continue
@@ -238,33 +266,41 @@ async def opened(
             await way.aclose()
 
 
-async def _open(name: str, folder: Path, options: Options, prompts: Prompts) -> Way:
+async def _open(name: str, folder: Path, options: Options, prompts: Prompts, *, apart: bool) -> Way:
     if name == DEFAULT:
         return CorralWay(await open_runtime(f"transformers:{folder}"), name)
     if name.removeprefix("corral ") in PRECISIONS:
         model = f"transformers:{folder}?precision={name.removeprefix('corral ')}"
         return CorralWay(await open_runtime(model), name)
-    makers: dict[str, Callable[[], Way]] = {
-        "transformers": lambda: TransformersWay(folder, prompts, name=name),
-        "transformers fp32": lambda: TransformersWay(folder, prompts, name=name, dtype="float32"),
-        "transformers with lookup": lambda: TransformersWay(folder, prompts, name=name, lookup=10),
-        "llama.cpp Q8_0": lambda: _llama_cpp(folder, options, prompts, name, lookup=0),
+    if name.startswith("llama.cpp") and importlib.util.find_spec("llama_cpp") is None:
+        raise ImportError("llama_cpp")
+    if apart:
+        return OtherWay(Elsewhere(other, name, folder, options), name)
+    return OtherWay(other(name, folder, options, prompts), name)
+
+
+def other(name: str, folder: Path, options: Options, prompts: Prompts | None = None) -> Other:
+    """Another library's way by its name."""
+    import torch
+
+    torch.set_num_threads(options.threads)
+    prompts = prompts or Prompts(options.folder)
+    makers: dict[str, Callable[[], Other]] = {
+        "transformers": lambda: Transformers(folder, prompts),
+        "transformers fp32": lambda: Transformers(folder, prompts, dtype="float32"),
+        "transformers with lookup": lambda: Transformers(folder, prompts, lookup=10),
+        "llama.cpp Q8_0": lambda: _llama_cpp(folder, options, prompts, lookup=0),
         "llama.cpp Q8_0 with lookup": lambda: _llama_cpp(
-            folder, options, prompts, name, lookup=options.draft
+            folder, options, prompts, lookup=options.draft
         ),
     }
     return makers[name]()
 
 
-def _llama_cpp(
-    folder: Path, options: Options, prompts: Prompts, name: str, *, lookup: int
-) -> LlamaCppWay:
-    if importlib.util.find_spec("llama_cpp") is None:
-        raise ImportError("llama_cpp")
-    return LlamaCppWay(
+def _llama_cpp(folder: Path, options: Options, prompts: Prompts, *, lookup: int) -> LlamaCpp:
+    return LlamaCpp(
         folder / "model-q8_0.gguf",
         prompts,
-        name=name,
         threads=options.threads,
         # With guesses it keeps the logits of every position: half a gigabyte for a thousand.
         context=min(options.context, 1024) if lookup else options.context,
