@@ -62,6 +62,8 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=20_000)
     parser.add_argument("--precisions", nargs="+", default=["fp32", "int8"])
     options = parser.parse_args()
+    if options.tokens < 2:
+        parser.error("--tokens must be 2 or more: a token is predicted from the one before it")
     found = {
         p: measure(p, tokens=options.tokens, folder=options.folder) for p in options.precisions
     }

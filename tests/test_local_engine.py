@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 import warnings
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from transformers import AutoConfig, LlamaConfig, LlamaForCausalLM
 
 from corral.errors import RuntimeUnavailable
 from corral.model_runtime.cria.fetch import ensure
+from corral.model_runtime.local.checkpoint import Checkpoint
 from corral.model_runtime.local.engine import Step
 from corral.model_runtime.local.kernels import (
     Kernel,
@@ -367,10 +370,31 @@ def test_common_beginnings_are_counted_exactly(at):
 
 
 def test_a_file_changed_in_place_is_another_checkpoint(tmp_path: Path):
-    from corral.model_runtime.local.checkpoint import Checkpoint
-
     tiny_llama.make(tmp_path)
     before = converted_path(Checkpoint(tmp_path))
     assert converted_path(Checkpoint(tmp_path)) == before
     tiny_llama.make(tmp_path, seed=5)
     assert converted_path(Checkpoint(tmp_path)) != before
+
+
+def test_converted_weights_that_nobody_uses_make_room(tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("CORRAL_CACHE", str(tmp_path / "cache"))
+
+    def loaded(seed: int) -> Path:
+        folder = tmp_path / f"model-{seed}"
+        if not folder.exists():
+            tiny_llama.make(folder, seed=seed)
+        load_llama(folder, AutoConfig.from_pretrained(folder), name="x", precision="int8")
+        return converted_path(Checkpoint(folder))
+
+    old, used, fresh = loaded(1), loaded(2), loaded(3)
+    left, other = old.with_name(".left.part"), old.with_name("notes.txt")
+    left.touch()
+    other.touch()
+    for path, days in {old: 31, used: 31, fresh: 29, left: 2, other: 400}.items():
+        then = time.time() - days * 86_400
+        os.utime(path, (then, then))
+    assert loaded(2) == used  # which is a use
+    assert set(old.parent.iterdir()) == {old, used, fresh, left, other}
+    newest = loaded(4)
+    assert set(old.parent.iterdir()) == {used, fresh, other, newest}

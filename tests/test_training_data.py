@@ -233,7 +233,7 @@ def test_every_name_belongs_to_one_split_for_ever() -> None:
 
 def test_built_in_tools_are_announced_and_called_in_metas_own_form() -> None:
     found = 0
-    for tree in trees("train", 150):
+    for tree in trees("train", 600):
         if not any(tool.kind == "builtin" for tool in tree.tools):
             assert tree.format == "llama3.2"
             continue
@@ -292,7 +292,7 @@ def test_a_value_that_is_missing_is_asked_for_and_the_call_then_has_early_and_la
 
 def test_no_value_of_a_call_was_never_said() -> None:
     checked = 0
-    for tree in trees("train", 150):
+    for tree in trees("train", 300):
         free = {
             (tool.name, name)
             for tool in functions(tree).values()

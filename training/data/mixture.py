@@ -237,7 +237,9 @@ def _functions(rng: Random, split: str, dressed: list[Dressed]) -> Plan:
 def _typed(rng: Random, split: str, dressed: list[Dressed]) -> Plan:
     """Requests that end with the call, and every fourth one for something that isn't offered."""
     return [
-        (6.5, lambda: everyday_talk(rng, split, dressed)),
+        (6.0, lambda: everyday_talk(rng, split, dressed)),
+        (0.8, lambda: missing_talk(rng, split, rng.choice(dressed))),
+        (0.7, lambda: several_talk(rng, split, dressed)),
         (2.5, lambda: _irrelevant(rng, split, dressed)),
         (0.6, lambda: knowledge_talk(rng, split)),
         (0.4, lambda: small_talk(rng, split, tuple(one.entry.topic for one in dressed))),

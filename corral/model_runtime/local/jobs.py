@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 __all__ = ["Ended", "Job", "Listener"]
 
 
+_FEW = 16
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
     """How a job ended."""
@@ -56,6 +59,23 @@ class Job:
     guessed: list[int] = field(default_factory=list[int])
     cached: int = 0
     written: int = 0
+
+    number: int = 0
+    """Its place among the scheduler's jobs, in the order in which they came."""
+    leader: Job | None = None
+    """One that came before and is reading the same beginning, for which this one waits."""
+    shared: int = 0
+    """How many tokens that beginning has."""
+
+    @property
+    def known(self) -> int:
+        """How many tokens its cache holds."""
+        return 0 if self.prefix is None else len(self.prefix.keys)
+
+    @property
+    def reading(self) -> bool:
+        """Whether it has more of its prompt to read than a pass takes from all who write."""
+        return self.prefix is None or len(self.todo) > _FEW
 
     def begin(self, prefix: Prefix) -> None:
         """Start behind a cache that holds a beginning of the prompt."""

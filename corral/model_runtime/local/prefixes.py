@@ -52,12 +52,7 @@ class Prefixes:
 
         At least one token is left to compute, since its logits are what the caller is after.
         """
-        best, shared = None, 0
-        for prefix in reversed(self._held):
-            length = common_length(prefix.keys, keys)
-            if length > shared:
-                best, shared = prefix, length
-        shared = min(shared, len(keys) - 1)
+        best, shared = self._longest(keys)
         if best is None or shared <= 0:
             taken = Prefix(self._new_cache())
         elif best.lent or _worth_keeping(len(best.keys) - shared, len(best.keys)):
@@ -69,6 +64,10 @@ class Prefixes:
             taken = best
         self._held.append(taken)
         return taken
+
+    def known(self, keys: Sequence[int]) -> int:
+        """How much of `keys` a cache would hold that was taken for them now."""
+        return self._longest(keys)[1]
 
     def give(self, prefix: Prefix, *, budget: int) -> None:
         """Bring a cache back, for the prompts to come, and keep what fits into `budget` bytes.
@@ -84,6 +83,14 @@ class Prefixes:
     def drop(self, prefix: Prefix) -> None:
         """Let a cache go that is of no use any more."""
         self._held.remove(prefix)
+
+    def _longest(self, keys: Sequence[int]) -> tuple[Prefix | None, int]:
+        best, shared = None, 0
+        for prefix in reversed(self._held):
+            length = common_length(prefix.keys, keys)
+            if length > shared:
+                best, shared = prefix, length
+        return best, min(shared, len(keys) - 1)
 
     def _evict(self, budget: int) -> None:
         surplus = self.nbytes - budget

@@ -2,7 +2,8 @@
 
 Each pass takes the next token of every job that is writing, and a stretch of the prompts that are
 being read. Jobs join and leave between passes. While others write, prompts are read in smaller
-stretches, so that a long one doesn't make them wait.
+stretches, so that a long one doesn't make them wait. Of prompts that come together and begin alike,
+the first is read, and the others go on from where they part.
 """
 
 from __future__ import annotations
@@ -18,17 +19,18 @@ from corral.errors import CorralError, ModelBusy, ModelError
 from corral.model_runtime.local.engine import Engine, Step
 from corral.model_runtime.local.jobs import Ended, Job
 from corral.model_runtime.local.lane import apart, in_lane
-from corral.model_runtime.local.prefixes import Prefixes
+from corral.model_runtime.local.prefixes import Prefixes, common_length
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = ["Scheduler"]
 
-_FEW = 16
-"""A job with so few tokens to compute is writing, not reading its prompt."""
 _SHARED_CHUNK = 32
+"""How many tokens of each prompt a pass reads while others write."""
 _LEAST_CHUNK = 16
+_WORTH_WAITING = 32
+"""So many tokens that another job is about to read are worth waiting for."""
 _GUESSING_JOBS = 2
 """With more jobs than that a pass is full without guesses."""
 _LAST_PASS_SECONDS = 10.0
@@ -74,6 +76,7 @@ class Scheduler:
         self._prefixes: Prefixes | None = None
         self._running: list[Job] = []
         self._waiting: deque[Job] = deque()
+        self._joined = 0
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closing = False
@@ -181,18 +184,42 @@ class Scheduler:
                 self._prefixes = Prefixes(self._engine.new_cache)
             if job.images:
                 job.images = self._engine.prepare(job.images)
-            job.begin(self._prefixes.take(job.keys))
         except Exception as error:
             job.listener(Ended(error=self._explained(error)))
             return
+        self._joined += 1
+        job.number = self._joined
         self._running.append(job)
+        self._follow(job, self._prefixes)
+
+    def _follow(self, job: Job, prefixes: Prefixes) -> None:
+        """Give a job its cache, unless one that came before it is reading what both begin with."""
+        job.leader, job.shared = None, 0
+        for other in self._running:
+            if other.number < job.number and other.reading:
+                shared = min(common_length(other.keys, job.keys), len(job.keys) - 1)
+                if shared > job.shared:
+                    job.leader, job.shared = other, shared
+        if job.shared - prefixes.known(job.keys) <= _WORTH_WAITING:
+            job.leader = None
+            job.begin(prefixes.take(job.keys))
+
+    def _go_on(self, prefixes: Prefixes) -> None:
+        """Let jobs go on whose leader has read far enough, or is gone."""
+        for job in sorted(self._running, key=lambda job: job.number):
+            leader = job.leader
+            if leader is not None and (leader not in self._running or leader.known >= job.shared):
+                self._follow(job, prefixes)
 
     def _pass(self) -> None:
         """One forward pass, and what follows from it for each job."""
         for job in [job for job in self._running if job.cancelled]:
             self._end(job, None)
+        if self._engine is None or self._prefixes is None:
+            return
+        self._go_on(self._prefixes)
         planned = self._plan()
-        if not planned or self._engine is None:
+        if not planned:
             return
         jobs = [job for job, _ in planned]
         steps = [step for _, step in planned]
@@ -210,11 +237,12 @@ class Scheduler:
         self._running.sort(key=lambda job: id(job) in served)
 
     def _plan(self) -> Sequence[tuple[Job, Step]]:
-        writing = [job for job in self._running if len(job.todo) <= _FEW]
-        reading = [job for job in self._running if len(job.todo) > _FEW]
+        ready = [job for job in self._running if job.leader is None]
+        writing = [job for job in ready if not job.reading]
+        reading = [job for job in ready if job.reading]
         guess = len(self._running) <= _GUESSING_JOBS
         planned = [(job, job.step(len(job.todo), guess=guess)) for job in writing]
-        room = _SHARED_CHUNK if writing else self._chunk
+        room = min(self._chunk, _SHARED_CHUNK * len(reading)) if writing else self._chunk
         share = max(_LEAST_CHUNK, room // max(1, len(reading)))
         for job in reading:
             if room <= 0:

@@ -1,16 +1,20 @@
 """A Llama checkpoint's matrices, put together as the engine multiplies them, exact or in 8 bits.
 
 Converting takes much longer than reading what was converted, so the result lies in Corral's cache
-folder and is mapped the next time. It is made anew when the checkpoint's files have changed.
+folder and is mapped the next time. It is made anew when the checkpoint's files have changed, and
+removed once it has not been used for a month and another model's is kept.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
@@ -28,6 +32,10 @@ Told: TypeAlias = Callable[[int, int], None]
 
 _FORMAT = 1
 """Raised when the converted weights are laid out in another way."""
+
+_DAY = 86_400
+_LIFE = {".safetensors": 30 * _DAY, ".part": _DAY}
+"""Seconds after which a file is removed that nobody used, or that nobody finished."""
 
 _MATRICES = {
     "qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
@@ -139,7 +147,11 @@ def _kept(path: Path, names: Sequence[str]) -> _Tensors | None:
     except (SafetensorError, OSError):
         return None  # not there, or damaged: made again
     needed = {f"{name}.{part}" for name in names for part in ("values", "scales")}
-    return file.get_tensor if needed <= set(file.keys()) else None
+    if not needed <= set(file.keys()):
+        return None
+    with suppress(OSError):
+        os.utime(path)  # still in use, which `_tidy` goes by
+    return file.get_tensor
 
 
 def _convert(source: Source, names: Sequence[str], path: Path, tell: Told | None) -> _Tensors:
@@ -163,13 +175,14 @@ def _convert(source: Source, names: Sequence[str], path: Path, tell: Told | None
 
 
 def _keep(tensors: dict[str, torch.Tensor], path: Path) -> None:
-    """Write a file whole or not at all. OSError says why not."""
+    """Write a file whole or not at all, once what is old has made room. OSError says why not."""
     import safetensors.torch
     from safetensors import SafetensorError
 
     saving: Any = safetensors.torch
 
     path.parent.mkdir(parents=True, exist_ok=True)
+    _tidy(path.parent)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
     os.close(descriptor)
     try:
@@ -182,3 +195,10 @@ def _keep(tensors: dict[str, torch.Tensor], path: Path) -> None:
         os.replace(temporary, path)
     finally:
         Path(temporary).unlink(missing_ok=True)
+
+
+def _tidy(folder: Path) -> None:
+    for file in folder.iterdir():
+        with suppress(OSError):  # another process was first, or has it open and forbids it
+            if time.time() - file.stat().st_mtime > _LIFE.get(file.suffix, math.inf):
+                file.unlink()
