@@ -33,6 +33,7 @@ from training.trees import FolderEncoder, Packed, guard_trees, pack_tree, take_l
 __all__ = ["Progress", "Trainer", "load_base", "main", "packed_trees", "usual_dtype"]
 
 RUNS = Path(__file__).parent / "runs"
+PACKAGE = Path(__file__).parents[1] / "corral" / "model_runtime" / "cria"
 
 
 @dataclass(kw_only=True)
@@ -50,6 +51,8 @@ class Progress:
     minutes: float = 0.0
     began: float = 0.0
     """The minute from which the learning rate falls: more than 0 where it was raised once more."""
+    warmed: int = 0
+    """The step from which the rate warms up: more than 0 where the optimizer began afresh."""
     loss: float = math.nan
     """Nats a label, averaged over about the last thirty steps."""
 
@@ -152,7 +155,8 @@ class Trainer:
         began = self.progress.began
         share = min(1.0, (self.progress.minutes - began) / max(1e-9, self.budget - began))
         cosine = self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * share))
-        return self.rate * cosine * min(1.0, (self.progress.step + 1) / self.warm_up)
+        steps = self.progress.step - self.progress.warmed + 1
+        return self.rate * cosine * min(1.0, steps / self.warm_up)
 
     def step(self) -> float:
         """One step of the optimizer; the loss in nats a label."""
@@ -247,6 +251,14 @@ class Trainer:
         for _ in range(self.progress.trees if replay else 0):
             next(self.trees)
 
+    def begin_with(self, adapter: Path, entry: dict[str, Any]) -> None:
+        """Go on from an adapter of the package and its manifest entry, with a fresh optimizer."""
+        self.model.load_adapter(load_file(adapter))
+        counts = {name: entry[name] for name in ("tokens", "labels", "minutes")}
+        self.progress = Progress(
+            **counts, step=entry["steps"], began=entry["minutes"], warmed=entry["steps"]
+        )
+
     def run(self, folder: Path, *, checkpoint_minutes: float = 3.0, log_every: int = 5) -> None:
         """Train until the minutes are used up, saying now and then how it goes."""
         saved = self.progress.minutes
@@ -294,6 +306,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--anew", action="store_true", help="raise the rate once more when going on from a run"
     )
+    parser.add_argument(
+        "--packaged", action="store_true", help="begin with the adapter that the package holds"
+    )
     parser.add_argument("--labels", type=int, help="labels a step: 870 for cria, 64 for cria-guard")
     parser.add_argument("--run", type=Path, help="the run's folder; default training/runs/NAME")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
@@ -330,6 +345,11 @@ def main(arguments: list[str] | None = None) -> None:
         if options.anew:
             trainer.progress.began = trainer.progress.minutes
         print(f"going on from {trainer.progress}", flush=True)
+    elif options.packaged:
+        manifest = json.loads((PACKAGE / "manifest.json").read_text(encoding="utf-8"))
+        entry = manifest["adapters"][options.name]
+        trainer.begin_with(PACKAGE / f"{options.name}.safetensors", entry)
+        print(f"going on from the package's: {trainer.progress}", flush=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(options).items()}
     settings["commit"] = _commit()
