@@ -49,8 +49,8 @@ class Entry:
 def load(directory: Path) -> Iterator[Entry]:
     """The entries of every file that has answers of the single-turn form, in order."""
     for answers in sorted(directory.glob("possible_answer/BFCL_v*.json")):
-        truths = {line["id"]: line["ground_truth"] for line in _lines(answers)}
-        for line in _lines(directory / answers.name):
+        truths = {line["id"]: line["ground_truth"] for line in lines(answers)}
+        for line in lines(directory / answers.name):
             tools = _tools(line.get("function"))
             truth = truths.get(line["id"])
             if tools and _is_single_turn(truth):
@@ -60,13 +60,13 @@ def load(directory: Path) -> Iterator[Entry]:
 def load_irrelevant(directory: Path) -> Iterator[tuple[ToolSpec, ...]]:
     """What is offered in the entries where nothing should be called."""
     for path in sorted(directory.glob("BFCL_v*irrelevance.json")):
-        for line in _lines(path):
+        for line in lines(path):
             tools = _tools(line.get("function"))
             if tools:
                 yield tools
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
+def lines(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     # A line ends with a line feed and nothing else: values hold other ends of lines.

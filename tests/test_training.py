@@ -330,6 +330,32 @@ def test_an_exported_adapter_merged_into_the_base_says_what_was_trained(tmp_path
     assert float((want - got).abs().max()) < 0.01 * float(want.abs().max())
 
 
+def test_a_run_goes_on_from_an_exported_adapter_and_counts_on(tmp_path: Path):
+    from training.export import export
+
+    packed = pack_tree(a_tree(), ByteEncoder())
+    assert packed is not None
+
+    def trainer() -> Trainer:
+        return Trainer(a_model(trained=False), endless(packed), minutes=1e9, rate=1e-2, labels=10)
+
+    first = trainer()
+    losses = [first.step() for _ in range(20)]
+    first.save(tmp_path / "run" / "checkpoint")
+    (tmp_path / "run" / "settings.json").write_text('{"seed": 1}')
+    (tmp_path / "manifest.json").write_text('{"adapters": {}}')
+    adapter = export("cria", tmp_path / "run", package=tmp_path)
+    entry = json.loads((tmp_path / "manifest.json").read_text())["adapters"]["cria"]
+
+    second = trainer()
+    second.begin_with(adapter, entry)
+    assert second.rate_now() == pytest.approx(1e-2 / 15)  # a fresh optimizer warms up
+    assert second.step() == pytest.approx(first.step(), rel=0.05)
+    assert second.step() < 0.5 * losses[0]
+    assert second.progress.step == 22
+    assert second.progress.tokens == 22 * len(packed.ids)
+
+
 def test_the_card_takes_its_tables_from_the_scores(tmp_path: Path):
     from training.card import write_tables
 

@@ -5,28 +5,56 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
+
+import anyio
 
 from corral.messages import ToolSpec
 from corral.model_runtime.prompt import Prompt
 from corral.model_runtime.runtime import Constraint, Piece, Runtime, Sampling
 from training.trees import FolderEncoder
 
-__all__ = ["Asker", "Plain", "Running"]
+__all__ = ["Asker", "Plain", "Question", "Running", "ask_all"]
 
 _END = re.compile(r"(<\|eot_id\|>|<\|eom_id\|>|<\|end_of_text\|>)$")
 
 
+Question: TypeAlias = tuple[Prompt, Sequence[ToolSpec]]
+
+
 class Asker(Protocol):
     """Goes on with a prompt, greedily; control tokens by name, the end token left out."""
+
+    @property
+    def at_once(self) -> int:
+        """How many prompts it is best asked at once."""
+        ...
 
     async def __call__(
         self, prompt: Prompt, tools: Sequence[ToolSpec] = (), *, max_tokens: int = 96
     ) -> str: ...
 
 
+async def ask_all(ask: Asker, questions: Sequence[Question], *, max_tokens: int = 96) -> list[str]:
+    """The answers to many prompts and the tools they offer, in their order."""
+    answers = [""] * len(questions)
+    places = iter(range(len(questions)))
+
+    async def work() -> None:
+        for place in places:
+            prompt, tools = questions[place]
+            answers[place] = await ask(prompt, tools, max_tokens=max_tokens)
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(ask.at_once):
+            tasks.start_soon(work)
+    return answers
+
+
 class Plain:
     """A model folder in float32 by transformers alone: the reference for everything faster."""
+
+    at_once = 1
 
     def __init__(self, folder: Path) -> None:
         import torch
@@ -74,6 +102,9 @@ class Running:
         runtime: The runtime.
         grammar: Hold the model to calls of the offered tools, or plain text.
     """
+
+    at_once = 8
+    """Greedy answers are the same as one after another."""
 
     def __init__(self, runtime: Runtime, *, grammar: bool) -> None:
         if grammar and "calls" not in runtime.constrains:

@@ -20,6 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ import anyio
 from corral.messages import SystemMessage, UserMessage
 from corral.model_runtime.formats import render_prompt
 from corral.model_runtime.formats.guard import render_guard
-from training.asking import Asker, Plain, Running
+from training.asking import Asker, Plain, Running, ask_all
 from training.handwritten import KINDS, general_questions, guard_items, hand_items, judge
 from training.scoring import Item, Share, items_of, last_said, percent, score, shares, written
 from training.trees import TreeLike
@@ -49,8 +50,8 @@ _SHARES = {"call": 0.35, "code": 0.2, "words": 0.25, "retell": 0.2}
 async def evaluate_cria(ask: Asker, items: Sequence[Item]) -> Scores:
     """Each measure of the generator's held-out items."""
     marks: list[dict[str, bool]] = []
-    for item in items:
-        text = await ask(item.prompt(), item.tree.tools)
+    texts = await ask_all(ask, [(item.prompt(), item.tree.tools) for item in items])
+    for item, text in zip(items, texts, strict=True):
         marks.append(score(item, text))
         if not all(marks[-1].values()):
             told = {"asked": last_said(item.messages), "wanted": written(item), "got": text}
@@ -84,8 +85,9 @@ async def evaluate_hand(ask: Asker, kinds: Sequence[str] = KINDS) -> Scores:
     Only how many are right is printed, not which: the generator is not to be changed after them.
     """
     marks: dict[str, list[dict[str, bool]]] = {}
-    for item in hand_items(kinds):
-        text = await ask(item.prompt(), item.tools)
+    items = list(hand_items(kinds))
+    texts = await ask_all(ask, [(item.prompt(), item.tools) for item in items])
+    for item, text in zip(items, texts, strict=True):
         marks.setdefault(item.kind, []).append(await judge(item, text))
     every = [mark for some in marks.values() for mark in some]
     found = {name: share.as_json() for name, share in shares(every).items()}
@@ -103,11 +105,13 @@ async def evaluate_general(ask: Asker, base: Path) -> Scores:
     questions = general_questions()
     right = {"cria": 0, "base": 0}
     theirs = BaseChat(base).ask([question for question, _ in questions])
-    for (question, words), other in zip(questions, theirs, strict=True):
-        system = SystemMessage(text="You are a helpful assistant.")
-        mine = await ask(
-            render_prompt([system, UserMessage(content=question)], tools=(), date=None)
-        )
+    system = SystemMessage(text="You are a helpful assistant.")
+    prompts = [
+        render_prompt([system, UserMessage(content=question)], tools=(), date=None)
+        for question, _ in questions
+    ]
+    ours = await ask_all(ask, [(prompt, ()) for prompt in prompts])
+    for (_, words), mine, other in zip(questions, ours, theirs, strict=True):
         for name, answer in (("cria", mine), ("base", other)):
             right[name] += any(word.lower() in answer.lower() for word in words)
     return {name: Share(met, len(questions)).as_json() for name, met in right.items()}
@@ -126,8 +130,11 @@ async def evaluate_guard(
     hits = misses = alarms = exact = safe = 0
     by_category: dict[str, list[bool]] = {}
     named: Counter[str] = Counter()
-    for (conversation, wanted), _ in zip(examples, range(items), strict=False):
-        text = (await ask(render_guard(conversation), max_tokens=10)).strip()
+    taken = list(islice(examples, items))
+    prompts = [render_guard(conversation) for conversation, _ in taken]
+    texts = await ask_all(ask, [(prompt, ()) for prompt in prompts], max_tokens=10)
+    for (_, wanted), said in zip(taken, texts, strict=True):
+        text = said.strip()
         unsafe, told = text.startswith("unsafe"), text.removeprefix("unsafe").strip()
         hits += unsafe and bool(wanted)
         misses += bool(wanted) and not unsafe

@@ -46,6 +46,7 @@ def export(
         "rank": state["rank"],
         "scale": state["scale"],
         "commit": settings.get("commit"),
+        "began_with": settings.get("began_with"),
         "seed": settings["seed"],
         "steps": progress["step"],
         "minutes": round(progress["minutes"], 1),

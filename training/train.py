@@ -339,9 +339,11 @@ def main(arguments: list[str] | None = None) -> None:
     )
     folder = (options.run or RUNS / options.name) / "checkpoint"
     written = folder.parent / "settings.json"
+    began_with = None
     if (folder / "state.json").exists():
         before = json.loads(written.read_text(encoding="utf-8")) if written.exists() else {}
         trainer.load(folder, replay=before.get("seed") == options.seed)
+        began_with = before.get("began_with")
         if options.anew:
             trainer.progress.began = trainer.progress.minutes
         print(f"going on from {trainer.progress}", flush=True)
@@ -349,10 +351,12 @@ def main(arguments: list[str] | None = None) -> None:
         manifest = json.loads((PACKAGE / "manifest.json").read_text(encoding="utf-8"))
         entry = manifest["adapters"][options.name]
         trainer.begin_with(PACKAGE / f"{options.name}.safetensors", entry)
+        began_with = entry["sha256"]
         print(f"going on from the package's: {trainer.progress}", flush=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(options).items()}
     settings["commit"] = _commit()
+    settings["began_with"] = began_with
     written.write_text(json.dumps(settings, indent=2), encoding="utf-8")
 
     def stop(signum: int, frame: object) -> None:

@@ -15,12 +15,16 @@ import anyio
 from corral.model_runtime import open_runtime
 from corral.model_runtime.cria.fetch import ensure
 from corral.model_runtime.prompt import Segment
-from corral.model_runtime.runtime import Finish, Runtime, Sampling
+from corral.model_runtime.runtime import Constraint, Finish, Runtime, Sampling
 from local_speed.machine import resident
 from local_speed.options import Options
 from local_speed.prompts import Prompts, as_prompt
 from local_speed.turns import log, say, spread, table, title
 from local_speed.ways import Answer, CorralWay
+
+_LONG = Constraint(json_schema={"type": "string", "minLength": 4000})
+"""Holds every session to writing all its tokens: a trained model ends when it has answered, and the
+last to end would be all that is measured."""
 
 
 async def sessions(options: Options) -> None:
@@ -50,7 +54,9 @@ async def sessions(options: Options) -> None:
     ]
     say(table(head, rows))
     say(
-        "\nTokens written by all, divided by the time from the first prompt to the last answer. "
+        "\nTokens written by all, divided by the time from the first prompt to the last answer. A "
+        "grammar holds each session to a string that is longer than what it may write, so that all "
+        "write equally much. "
         "`same` counts the sessions that wrote at once what they wrote alone."
     )
 
@@ -69,7 +75,9 @@ async def _sessions(way: CorralWay, folder: Path, options: Options) -> list[obje
     for number in range(options.rounds + 1):
         one = _batch(prompts, options)
         began = time.perf_counter()
-        alone = [await way.answer(segments, options.session_tokens) for segments in one]
+        alone = [
+            await way.answer(segments, options.session_tokens, constraint=_LONG) for segments in one
+        ]
         slow = sum(answer.tokens for answer in alone) / (time.perf_counter() - began)
         began = time.perf_counter()
         answers = await _together(way, _batch(prompts, options), options)
@@ -104,7 +112,7 @@ async def _together(
     answers: list[Answer | None] = [None] * len(batch)
 
     async def ask(number: int) -> None:
-        answers[number] = await way.answer(batch[number], options.session_tokens)
+        answers[number] = await way.answer(batch[number], options.session_tokens, constraint=_LONG)
 
     async with anyio.create_task_group() as tasks:
         for number in range(len(batch)):

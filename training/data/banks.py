@@ -46,6 +46,8 @@ _RARE = {
 }
 """Values that another bank gives now and then: hard to copy, or long."""
 
+_PATIENCE = 100
+
 
 def value(rng: Random, split: str, kind: str) -> JsonValue:
     """One value of a kind, from the split's share of its bank.
@@ -73,10 +75,12 @@ def _patterned(rng: Random, split: str, name: str, inside: str) -> JsonValue:
     if name in ("some", "many"):
         items: list[JsonValue] = []
         wanted = rng.choice((2, 2, 3, 3, 4) if name == "some" else (4, 5, 5, 6, 7, 8))
-        while len(items) < wanted:
+        for _ in range(_PATIENCE):  # a split's share of a small bank may have fewer
             item = value(rng, split, inside)
             if item not in items:
                 items.append(item)
+            if len(items) == wanted:
+                break
         return items
     low, high = (float(part) for part in inside.split(","))
     if name == "int":

@@ -4,7 +4,7 @@ Torch splits each product over threads of its own, and keeps a team of them for 
 is called from. With one team these wait for the next product awake; as soon as there are more of
 them than processors, they sleep in between and each product has to wake them, which costs a third
 of the speed. Nor would two passes at once on the same processors be done sooner than one after
-the other.
+the other. Other programs can't be helped, so the team shrinks while they want the processors.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Any, TypeVar
+
+from corral.model_runtime.local.threads import Threads, torch_threads
 
 __all__ = ["apart", "in_lane"]
 
@@ -59,5 +61,9 @@ def _kept(work: Callable[[], _T]) -> tuple[Future[_T], Callable[[], None]]:
 
 
 def _serve() -> None:
+    threads: Threads | None = None
     while True:
-        _tasks.get()()
+        task = _tasks.get()
+        threads = threads or torch_threads()
+        threads.adjust()
+        task()
