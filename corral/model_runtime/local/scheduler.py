@@ -52,6 +52,7 @@ class Scheduler:
         chunk: int = 128,
         most_running: int = 16,
         most_waiting: int = 256,
+        settle: Callable[[], bool] | None = None,
     ) -> None:
         """Make a scheduler; its thread starts with the first job.
 
@@ -64,6 +65,8 @@ class Scheduler:
             chunk: How many tokens of prompts a pass reads when nobody is writing.
             most_running: How many jobs a pass serves.
             most_waiting: How many more may wait.
+            settle: Called again and again while there is no job, until it returns False: does a
+                few milliseconds' worth of what makes the engine faster.
         """
         self._load = load
         self._name = name
@@ -71,6 +74,7 @@ class Scheduler:
         self._chunk = chunk
         self._most_running = most_running
         self._most_waiting = most_waiting
+        self._settle = settle
         self.keep_alive = keep_alive
         self._engine = engine
         self._prefixes: Prefixes | None = None
@@ -139,7 +143,9 @@ class Scheduler:
         self._let_go()
 
     def _wait(self) -> bool:
-        """Sleep while there is nothing to do. False at the end."""
+        """Settle, then sleep, while there is nothing to do. False at the end."""
+        while self._settle is not None and not self._wanted() and self._settle():
+            pass
         with self._changed:
             while not self._running and not self._waiting:
                 if self._closing:
@@ -148,6 +154,10 @@ class Scheduler:
                 if not self._changed.wait(timeout) and not self._waiting:
                     self._let_go()
         return True
+
+    def _wanted(self) -> bool:
+        with self._changed:
+            return bool(self._running or self._waiting or self._closing)
 
     def _reload(self) -> None:
         """Load the engine, which was let go. Where that fails, all who wait hear why."""

@@ -13,6 +13,7 @@ from corral.errors import ConfigError, CorralError, RuntimeUnavailable
 from corral.model_runtime.local.engine import Engine
 from corral.model_runtime.local.kernels import Precision
 from corral.model_runtime.local.lane import apart
+from corral.model_runtime.local.pages import LargePages
 from corral.model_runtime.local.scheduler import Scheduler
 from corral.model_runtime.tokenizer import LlamaTokenizer
 
@@ -144,9 +145,11 @@ def _load(
     tell: Callable[[int, int], None] | None,
 ) -> LocalModel:
     config = _config(folder, name)
+    pages = LargePages()
 
     def load(tell: Callable[[int, int], None] | None = None) -> Engine:
-        return _engine(folder, config, name, options, tell)
+        with pages.noting():
+            return _engine(folder, config, name, options, tell)
 
     engine = apart(lambda: load(tell))
     tokenizer = _tokenizer(folder, name)
@@ -158,6 +161,7 @@ def _load(
         cache_bytes=options.cache_bytes or _DEFAULT_CACHE,
         keep_alive=options.keep_alive,
         chunk=_CHUNKS.get(kind, _DEVICE_CHUNK),
+        settle=pages.move_some,
     )
     return LocalModel(
         key=key,
