@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -328,6 +329,42 @@ def test_an_exported_adapter_merged_into_the_base_says_what_was_trained(tmp_path
     with torch.no_grad():
         want, got = trainer.model(packed), plain(packed)
     assert float((want - got).abs().max()) < 0.01 * float(want.abs().max())
+
+
+def test_a_temperature_that_goes_with_an_adapter_divides_its_logits(tmp_path: Path):
+    from corral.model_runtime.cria.build import merge
+    from training.export import export
+
+    packed = pack_tree(a_tree(), ByteEncoder())
+    assert packed is not None
+    trainer = Trainer(a_model(trained=False), endless(packed), minutes=1e9, rate=1e-2, labels=10)
+    trainer.step()
+    trainer.save(tmp_path / "run" / "checkpoint")
+    (tmp_path / "run" / "settings.json").write_text('{"seed": 1}')
+    (tmp_path / "manifest.json").write_text('{"adapters": {}}')
+    adapter = export("cria-guard", tmp_path / "run", temperature=2.0, package=tmp_path)
+    base = {name: tensor.numpy() for name, tensor in random_weights(0).items()}
+    weights = {n: torch.from_numpy(a) for n, a in merge(base, adapter, [256, 257, 258]).items()}
+    plain = LoraLlama(SHAPE, weights, control_ids=[256, 257, 258], rank=1)
+    with torch.no_grad():
+        want, got = trainer.model(packed) / 2, plain(packed)
+    assert float((want - got).abs().max()) < 0.01 * float(want.abs().max())
+
+
+def test_a_temperature_mends_scores_that_are_too_sure():
+    from training.calibration import best_temperature, brier, calibration_error
+
+    # Nine in ten are right, and all are said with 0.999.
+    sure = [(0.999, i % 10 != 0) for i in range(500)] + [(0.001, i % 10 == 0) for i in range(500)]
+    assert calibration_error(sure) == pytest.approx(0.099, abs=1e-3)
+    temperature = best_temperature(sure)
+    mended = [
+        (1 / (1 + math.exp(-math.log(score / (1 - score)) / temperature)), unsafe)
+        for score, unsafe in sure
+    ]
+    assert calibration_error(mended) < 0.01
+    assert brier(mended) < brier(sure)
+    assert best_temperature(mended) == pytest.approx(1.0, abs=0.06)
 
 
 def test_a_run_goes_on_from_an_exported_adapter_and_counts_on(tmp_path: Path):

@@ -121,3 +121,8 @@ class Running:
         )
         said = [piece.text async for piece in pieces if isinstance(piece, Piece)]
         return "".join(said)
+
+    async def score(self, prompt: Prompt) -> float:
+        """The probability of `unsafe` beside `safe`, as a shield takes it."""
+        odds = await self.runtime.score(prompt, ("safe", "unsafe"))
+        return odds["unsafe"] / (odds["safe"] + odds["unsafe"])

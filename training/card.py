@@ -60,6 +60,12 @@ def guard_table(scores: Mapping[str, Any]) -> str:
     flagged = " | ".join(_cell(s, "harmless_flagged") for _, s in sets)
     lines.append(f"| harmless ones flagged | {flagged} |")
     lines.append("| right category, where unsafe | " + _joined(sets, "category") + " |")
+    if all("calibration_error" in s for _, s in sets):
+        for label, key in (
+            ("calibration error of the score", "calibration_error"),
+            ("its Brier score (0 is best, 0.25 a coin's)", "brier"),
+        ):
+            lines.append(f"| {label} | " + " | ".join(str(s[key]) for _, s in sets) + " |")
     by_category = [s["categories"] for n, s in sets if n == "hand"]
     if by_category:
         told = ", ".join(f"{name} {share['recall']}" for name, share in by_category[0].items())

@@ -30,6 +30,7 @@ from corral.messages import SystemMessage, UserMessage
 from corral.model_runtime.formats import render_prompt
 from corral.model_runtime.formats.guard import render_guard
 from training.asking import Asker, Plain, Running, ask_all
+from training.calibration import best_temperature, brier, calibration_error
 from training.handwritten import KINDS, general_questions, guard_items, hand_items, judge
 from training.scoring import Item, Share, items_of, last_said, percent, score, shares, written
 from training.trees import TreeLike
@@ -122,6 +123,8 @@ async def evaluate_guard(
 ) -> Scores:
     """Precision, recall and F1 of `unsafe`, and category by category, in percent.
 
+    Asked by Corral's runtime, also how good the scores are, and the temperature that suits them.
+
     Args:
         ask: The guard.
         examples: Conversations and their verdicts: a category or categories, empty for safe.
@@ -144,7 +147,13 @@ async def evaluate_guard(
         for one in filter(None, wanted.split(",")):
             by_category.setdefault(one, []).append(unsafe and one in told.split(","))
         named.update(told.split(",") if unsafe else ())
+    scored = [
+        (await ask.score(prompt), bool(wanted))
+        for prompt, (_, wanted) in zip(prompts, taken, strict=True)
+        if isinstance(ask, Running)
+    ]
     return {
+        **_calibration(scored),
         "items": hits + misses + safe,
         "unsafe": hits + misses,
         "precision": percent(hits, hits + alarms),
@@ -160,6 +169,16 @@ async def evaluate_guard(
             }
             for name, found in sorted(by_category.items(), key=lambda pair: int(pair[0][1:]))
         },
+    }
+
+
+def _calibration(scored: Sequence[tuple[float, bool]]) -> Scores:
+    if not scored:
+        return {}
+    return {
+        "brier": round(brier(scored), 4),
+        "calibration_error": round(calibration_error(scored), 4),
+        "temperature": round(best_temperature(scored), 3),
     }
 
 

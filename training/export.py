@@ -29,15 +29,21 @@ PACKAGE = Path(__file__).parents[1] / "corral" / "model_runtime" / "cria"
 
 
 def export(
-    name: str, run: Path, *, scores: dict[str, Any] | None = None, package: Path = PACKAGE
+    name: str,
+    run: Path,
+    *,
+    temperature: float = 1.0,
+    scores: dict[str, Any] | None = None,
+    package: Path = PACKAGE,
 ) -> Path:
     """Write the adapter of a run's last checkpoint and its manifest entry; the adapter's path.
 
-    Without `scores` those in the manifest are dropped, since they are another adapter's.
+    Its logits will be divided by `temperature`. Without `scores` those in the manifest are dropped,
+    since they are another adapter's.
     """
     settings = json.loads((run / "settings.json").read_text(encoding="utf-8"))
     path = package / f"{name}.safetensors"
-    state = _write_adapter(name, run, path)
+    state = _write_adapter(name, run, path, temperature)
     progress = state["progress"]
     manifest_path = package / "manifest.json"
     manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
@@ -45,6 +51,7 @@ def export(
         "sha256": sha256_of(path),
         "rank": state["rank"],
         "scale": state["scale"],
+        "temperature": temperature,
         "commit": settings.get("commit"),
         "began_with": settings.get("began_with"),
         "seed": settings["seed"],
@@ -62,7 +69,7 @@ def export(
     return path
 
 
-def _write_adapter(name: str, run: Path, path: Path) -> dict[str, Any]:
+def _write_adapter(name: str, run: Path, path: Path, temperature: float) -> dict[str, Any]:
     """Write the last checkpoint's adapter in float16; the checkpoint's state."""
     checkpoint = run / "checkpoint"
     state: dict[str, Any] = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
@@ -70,20 +77,25 @@ def _write_adapter(name: str, run: Path, path: Path) -> dict[str, Any]:
     save_file(
         {key: tensor.to(torch.float16).contiguous() for key, tensor in tensors.items()},
         path,
-        metadata={"name": name, "scale": str(state["scale"]), "rank": str(state["rank"])},
+        metadata={
+            "name": name,
+            "scale": str(state["scale"]),
+            "rank": str(state["rank"]),
+            "temperature": str(temperature),
+        },
     )
     path.chmod(0o644)
     return state
 
 
-def ready_folder(name: str, run: Path, base: Path, to: Path) -> Path:
+def ready_folder(name: str, run: Path, base: Path, to: Path, *, temperature: float = 1.0) -> Path:
     """Merge a run's last checkpoint into the converted base, as a model folder of its own."""
     to.mkdir(parents=True, exist_ok=True)
     for file in base.iterdir():
         if file.is_file() and file.suffix != ".safetensors":
             shutil.copy(file, to / file.name)
     adapter = to / "adapter.tmp"
-    _write_adapter(name, run, adapter)
+    _write_adapter(name, run, adapter, temperature)
     encoder = FolderEncoder(base)
     control = [encoder.special_id(token) for token in RENAMED.values()]
     weights = load_file(base / "model.safetensors")
@@ -107,17 +119,27 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--try", type=Path, dest="folder", help="make a model folder instead")
     parser.add_argument("--base", type=Path, help="the converted base, for --try")
+    parser.add_argument(
+        "--temperature", type=float, default=1.0, help="what the logits are divided by"
+    )
     options = parser.parse_args(arguments)
     if options.folder is not None:
         if options.base is None:
             parser.error("--try needs --base, the converted base's folder")
-        print(ready_folder(options.name, options.run, options.base, options.folder))
+        made = ready_folder(
+            options.name,
+            options.run,
+            options.base,
+            options.folder,
+            temperature=options.temperature,
+        )
+        print(made)
         return
     scores: dict[str, Any] = {}
     for pair in options.scores:
         name, _, file = pair.partition("=")
         scores[name] = json.loads(Path(file).read_text(encoding="utf-8"))
-    print(export(options.name, options.run, scores=scores or None))
+    print(export(options.name, options.run, temperature=options.temperature, scores=scores or None))
 
 
 if __name__ == "__main__":

@@ -3,8 +3,9 @@
 An adapter is a safetensors file in float16: for every linear map `layers.N.NAME.a` (rank, in) and
 `layers.N.NAME.b` (out, rank), which add `scale * b @ a` to the map, and `delta` (8, width), which
 is added to the embedding rows of the renamed control tokens, in the order of
-`corral.model_runtime.cria.base.RENAMED`. The scale is in the file's metadata. The same is trained
-by `training/` in Corral's repository.
+`corral.model_runtime.cria.base.RENAMED`. The scale is in the file's metadata, and perhaps a
+temperature: what all logits are divided by, so that probabilities can be taken at their word. The
+same is trained by `training/` in Corral's repository.
 """
 
 from __future__ import annotations
@@ -109,6 +110,7 @@ def merge(weights: Weights, adapter: Path, control_ids: list[int]) -> Weights:
     opened: Any = safe_open(adapter, framework="numpy")
     with opened as file:
         scale = float(file.metadata()["scale"])
+        temperature = float(file.metadata().get("temperature", 1.0))
         names = set(file.keys())
 
         def tensor(name: str) -> Any:
@@ -120,6 +122,8 @@ def merge(weights: Weights, adapter: Path, control_ids: list[int]) -> Weights:
                 merged[key] = weights[key] + scale * (tensor(f"{name}.b") @ tensor(f"{name}.a"))
             embedding = weights["model.embed_tokens.weight"].copy()
             embedding[control_ids] += tensor("delta")
+            # The last norm scales what the logits are made of, and nothing else.
+            merged["model.norm.weight"] = weights["model.norm.weight"] / temperature
         except (KeyError, ValueError) as error:
             raise RuntimeUnavailable(
                 f"The adapter {str(adapter)!r} doesn't fit the base model ({error}). "
