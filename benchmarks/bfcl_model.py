@@ -24,6 +24,7 @@ read is wrong too; and an integer may stand for a number inside lists as well.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import sys
@@ -333,6 +334,12 @@ async def run(options: argparse.Namespace) -> None:
     print(f"{model}, temperature 0.\n\n{HEAD}")
     for score in scores:
         print(score.row)
+    if options.out:
+        found = {
+            f"{score.category} {score.way} grammar": Share(score.right, score.of).as_json()
+            for score in scores
+        }
+        options.out.write_text(json.dumps(found, indent=2) + "\n", "utf-8")
     if options.show:
         print("\nNot right:\n")
         print("\n".join(failure for score in scores for failure in score.failures) or "none")
@@ -369,6 +376,7 @@ def read_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
             default=("without", "with"),
             help=f"ask {way} grammar only; by default in both ways, where the runtime can",
         )
+    parser.add_argument("--out", type=Path, help="write the shares there, as JSON")
     parser.add_argument("--show", action="store_true", help="list what wasn't right, and why")
     options = parser.parse_args(arguments)
     if options.data is None or not options.data.is_dir():

@@ -29,6 +29,7 @@ from local_speed.turns import log, say
 
 SECTIONS: dict[str, Callable[[Options], Awaitable[None]]] = {
     "speed": speed.speed,
+    "busy": speed.busy,
     "precisions": speed.precisions,
     "loop": reuse.loop,
     "guard": reuse.guard,

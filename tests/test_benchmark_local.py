@@ -100,6 +100,7 @@ def test_prompts_have_exactly_the_tokens_that_are_asked_for(folder):
     ("section", "rows"),
     [
         ("speed", ["corral", "transformers"]),
+        ("busy", ["corral", "transformers"]),
         ("loop", ["corral", "transformers"]),
         ("guard", ["corral: score, policy warm", "transformers: generate, cold"]),
         ("mask", ["no grammar", "inside a string of a JSON schema"]),

@@ -65,6 +65,21 @@ def test_a_token_gives_the_same_numbers_among_others_as_alone(engine):
     same(engine, torch.cat(packed), torch.cat(by_itself))
 
 
+def test_the_number_of_threads_changes_no_number(engine):
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            cache = engine.new_cache()
+            parts = [LONG[:128], LONG[128:131], LONG[131:290], LONG[290:291], LONG[291:]]
+            found.append(torch.cat([logits(engine, (cache, part))[0] for part in parts]))
+    finally:
+        torch.set_num_threads(before)
+    same(engine, found[1], found[0])
+    same(engine, found[2], found[0])
+
+
 def same(engine, got: torch.Tensor, expected: torch.Tensor) -> None:
     """To the bit in int8; in float32 as close as its products of one and of many rows are."""
     assert torch.equal(got.argmax(-1), expected.argmax(-1))

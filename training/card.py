@@ -31,6 +31,15 @@ def hand_table(scores: Mapping[str, Any]) -> str:
         count = next((some[name]["of"] for some in (plain, held) if some and name in some), None)
         if count is not None:
             lines.append(f"| {label} | {cells[0]} | {cells[1]} | {count} |")
+    leaderboard = scores.get("bfcl")
+    if leaderboard:
+        lines += ["", "| of the Berkeley leaderboard | without grammar | with | of |"]
+        lines += ["| --- " * 4 + "|"]
+        for category in dict.fromkeys(name.partition(" ")[0] for name in leaderboard):
+            ways = [f"{category} {way} grammar" for way in ("without", "with")]
+            cells = [_cell(leaderboard, way) for way in ways]
+            count = next(leaderboard[way]["of"] for way in ways if way in leaderboard)
+            lines.append(f"| {category} | {cells[0]} | {cells[1]} | {count} |")
     general = scores.get("general")
     if general:
         mine, base = general["cria"], general["base"]

@@ -29,6 +29,7 @@ import anyio
 from corral.messages import SystemMessage, UserMessage
 from corral.model_runtime.formats import render_prompt
 from corral.model_runtime.formats.guard import render_guard
+from corral.model_runtime.local.kernels import PRECISIONS
 from training.asking import Asker, Plain, Running, ask_all
 from training.calibration import best_temperature, brier, calibration_error
 from training.handwritten import KINDS, general_questions, guard_items, hand_items, judge
@@ -203,13 +204,17 @@ def table(scores: Mapping[str, Any]) -> str:
 
 
 async def _run(options: argparse.Namespace) -> Scores:
+    from corral.model_runtime.local.sharing import LocalOptions
     from corral.model_runtime.profiles import profile_for
     from corral.model_runtime.transformers_runtime import TransformersRuntime
 
     ask: Asker
     if options.runtime or options.grammar:
         runtime = await TransformersRuntime.load(
-            options.folder, name=options.name, profile=profile_for(options.name)
+            options.folder,
+            name=options.name,
+            profile=profile_for(options.name),
+            options=LocalOptions(precision=options.precision),
         )
         ask = Running(runtime, grammar=options.grammar)
     else:
@@ -240,6 +245,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--general", type=Path, metavar="BASE", help="the general questions")
     parser.add_argument("--runtime", action="store_true", help="ask by Corral's runtime")
     parser.add_argument("--grammar", action="store_true", help="and hold it to valid calls")
+    parser.add_argument("--precision", choices=PRECISIONS, help="of Corral's runtime")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--items", type=int, default=120)
     parser.add_argument("--split", default="heldout", choices=["heldout", "validation"])

@@ -22,6 +22,8 @@ class Options:
     """Ways that are left out."""
     prompt: int = 512
     tokens: int = 64
+    busy_prompt: int = 128
+    busy_tokens: int = 16
     steps: int = 5
     loop_prompt: int = 1200
     loop_more: int = 150
@@ -51,6 +53,8 @@ SMALL = {
     "rounds": 1,
     "prompt": 48,
     "tokens": 12,
+    "busy_prompt": 24,
+    "busy_tokens": 6,
     "steps": 2,
     "loop_prompt": 64,
     "loop_more": 24,

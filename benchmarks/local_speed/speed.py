@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 
 from local_speed.elsewhere import Elsewhere
 from local_speed.machine import Reader
@@ -18,6 +22,27 @@ async def speed(options: Options) -> None:
     """Decode and prefill, beside transformers, llama.cpp and the limit of the memory."""
     names = (DEFAULT, *ALTERNATIVES)
     await _speed(options, names, f"Decode (batch 1, {options.prompt} in the cache) and prefill")
+
+
+async def busy(options: Options) -> None:
+    """The same beside a program that keeps one processor busy."""
+    few = replace(options, prompt=options.busy_prompt, tokens=options.busy_tokens)
+    with _busy_program():
+        await _speed(
+            few,
+            (DEFAULT, *ALTERNATIVES),
+            f"Decode ({few.prompt} in the cache) and prefill beside one busy program",
+        )
+
+
+@contextmanager
+def _busy_program() -> Iterator[None]:
+    program = subprocess.Popen([sys.executable, "-I", "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        program.kill()
+        program.wait()
 
 
 async def precisions(options: Options) -> None:

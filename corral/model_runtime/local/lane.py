@@ -17,13 +17,14 @@ from typing import Any, TypeVar
 
 from corral.model_runtime.local.threads import Threads, torch_threads
 
-__all__ = ["apart", "in_lane"]
+__all__ = ["adjust", "apart", "in_lane"]
 
 _T = TypeVar("_T")
 
 _tasks: SimpleQueue[Callable[[], None]] = SimpleQueue()
 _lock = threading.Lock()
 _thread: threading.Thread | None = None
+_team: Threads | None = None
 
 
 def in_lane(work: Callable[[], _T]) -> _T:
@@ -38,6 +39,12 @@ def in_lane(work: Callable[[], _T]) -> _T:
             _thread.start()
     _tasks.put(task)
     return done.result()
+
+
+def adjust() -> None:
+    """Fit torch's team to the processors that are free. Long work in the lane calls it often."""
+    if _team is not None and threading.current_thread() is _thread:
+        _team.adjust()
 
 
 def apart(work: Callable[[], _T]) -> _T:
@@ -61,9 +68,10 @@ def _kept(work: Callable[[], _T]) -> tuple[Future[_T], Callable[[], None]]:
 
 
 def _serve() -> None:
-    threads: Threads | None = None
+    global _team
+    task = _tasks.get()
+    _team = torch_threads()
     while True:
-        task = _tasks.get()
-        threads = threads or torch_threads()
-        threads.adjust()
+        adjust()
         task()
+        task = _tasks.get()

@@ -18,6 +18,7 @@ from corral.model_runtime.local.attention import Attention, Shape
 from corral.model_runtime.local.engine import Step
 from corral.model_runtime.local.kernels import Linear
 from corral.model_runtime.local.kv import LlamaCache
+from corral.model_runtime.local.lane import adjust
 
 if TYPE_CHECKING:
     import torch
@@ -115,6 +116,7 @@ class LlamaEngine:
             rows = self._embedding[ids.to(self._embedding.device)].to(self._like)
             attention = Attention(steps, shape, self._like)
             for at, layer in enumerate(self._layers):
+                adjust()
                 heads = layer.qkv(norm(rows, size, layer.attention_norm, shape.epsilon))
                 heads = heads.view(len(ids), -1, shape.head_size)
                 # Values are turned by nothing: their cosine is 1 and their sine 0.
