@@ -402,12 +402,17 @@ def test_the_card_takes_its_tables_from_the_scores(tmp_path: Path):
     )
     share = {"percent": 90.0, "of": 50, "low": 78.6, "high": 95.7}
     held = {"percent": 94.0, "of": 50, "low": 83.8, "high": 97.9}
-    scores = {"hand": {"tool": share}, "grammar": {"tool": held}}
+    scores = {
+        "hand": {"tool": share},
+        "grammar": {"tool": held},
+        "bfcl": {"simple with grammar": {"percent": 70.2, "of": 400, "low": 65.6, "high": 74.5}},
+    }
     write_tables({"adapters": {"cria": {"scores": scores}, "cria-guard": {"scores": None}}}, card)
     shown = card.read_text()
     assert (
         "| the right tool or tools | 90.0 % (78.6 to 95.7) | 94.0 % (83.8 to 97.9) | 50 |" in shown
     )
+    assert "| simple | - | 70.2 % (65.6 to 74.5) | 400 |" in shown
     assert "old" not in shown
     assert shown.startswith("before\n<!-- cria -->\n")
     assert "<!-- end -->\nafter" in shown
