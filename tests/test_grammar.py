@@ -15,6 +15,7 @@ from corral.errors import ConfigError
 from corral.messages import AssistantMessage, ToolCall, ToolSpec, UserMessage
 from corral.model_runtime import parse_output, render_prompt
 from corral.model_runtime.grammar import Grammars, Matcher, SchemaBounds
+from corral.model_runtime.grammar.strings import FORMATS
 from corral.model_runtime.parser import ParserOptions
 from corral.model_runtime.prompt import Prompt
 from corral.model_runtime.runtime import Constraint, Finish, Piece, Sampling
@@ -120,6 +121,26 @@ def test_random_weights_write_only_valid_calls(cria, grammars, syntax):
         assert ended and message.calls, pieces
         called |= {call.name for call in message.calls}
     assert len(called) >= 4
+
+
+@pytest.mark.parametrize("syntax", ["pythonic", "json", "tags"])
+@pytest.mark.parametrize("name", [*FORMATS, "ipv6"])
+def test_formats_are_no_wider_than_what_is_validated(cria, grammars, name, syntax):
+    spec = tool("note", ("at",), at={"type": "string", "format": name})
+    constraint = Constraint(tools=(spec,), required=True, syntax=syntax, parallel=False)
+    for seed in range(12):
+        pieces, ended = draw(grammars.matcher(constraint), cria.tokenizer, seed)
+        message = parse_output(pieces, tools=(spec,), options=STRICT)
+        assert ended and len(message.calls) == 1, pieces
+
+
+@pytest.mark.parametrize("text", ["23:59:60Z", "12:00:00.12345678901Z", "24:00:00Z", "9:00:00Z"])
+def test_a_time_that_no_clock_shows_is_written_in_no_syntax(cria, grammars, text):
+    spec = tool("note", ("at",), at={"type": "string", "format": "time"})
+    for format, syntax in (("llama3.2", "pythonic"), ("hf-json", "json")):
+        constraint = Constraint(tools=(spec,), syntax=syntax)
+        assert not accepts(grammars, constraint, said("note", at=text), cria, format)
+        assert accepts(grammars, constraint, said("note", at="12:00:00.5+01:00"), cria, format)
 
 
 def test_random_weights_choose_between_text_calls_and_code(cria, grammars):

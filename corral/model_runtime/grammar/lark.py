@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from pydantic import JsonValue
 
+from corral.model_runtime.grammar import strings
+
 __all__ = ["Rules", "quoted"]
 
 
@@ -74,7 +76,8 @@ class Rules:
             "item_separator": ", ",
             "key_separator": ": ",
         }
-        shown = {**schema, "x-guidance": options} if isinstance(schema, dict) else schema
+        spelled = _spelled(schema)
+        shown = {**spelled, "x-guidance": options} if isinstance(spelled, dict) else spelled
         return self.rule(f"%json {json.dumps(shown, ensure_ascii=False)}")
 
     def text(self, start: str) -> str:
@@ -88,3 +91,22 @@ class Rules:
             self._names[body] = name
             self._rules[name] = body
         return self._names[body]
+
+
+def _spelled(schema: JsonValue) -> JsonValue:
+    """A schema whose formats are patterns where we have one: llguidance's own are wider at times.
+
+    A time may have its 60th second there, and digits without end.
+    """
+    if isinstance(schema, list):
+        return [_spelled(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    spelled = {
+        key: value if key in ("enum", "const") else _spelled(value) for key, value in schema.items()
+    }
+    pattern = strings.json_pattern(str(schema.get("format")))
+    if pattern is not None and schema.get("type") == "string" and "pattern" not in schema:
+        del spelled["format"]
+        spelled["pattern"] = pattern
+    return spelled

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-__all__ = ["FORMATS", "formatted", "free", "patterned"]
+__all__ = ["FORMATS", "formatted", "free", "json_pattern", "patterned"]
 
 # One character: itself, or escaped. Written out they are what Python reads.
 _CHAR = r"[^{quote}\\\x00-\x1f\x7f-\x9f]|\\[\\'\"nrt]"
@@ -50,6 +50,12 @@ def free(least: int, most: int) -> str:
 def formatted(name: str) -> str:
     """A terminal for strings of a format, a key of `FORMATS`."""
     return _either(lambda _: FORMATS[name])
+
+
+def json_pattern(name: str) -> str | None:
+    """The pattern of a format for a JSON Schema; None for one that is no key of `FORMATS`."""
+    inside = FORMATS.get(name)
+    return None if inside is None else "^(" + inside.replace("\\/", "/") + ")$"
 
 
 def patterned(pattern: str, least: int, most: int) -> str:
