@@ -31,6 +31,10 @@ def hand_table(scores: Mapping[str, Any]) -> str:
         count = next((some[name]["of"] for some in (plain, held) if some and name in some), None)
         if count is not None:
             lines.append(f"| {label} | {cells[0]} | {cells[1]} | {count} |")
+    exact = scores.get("fp32")
+    if exact:
+        told = ", ".join(f"{label} {exact[name]['percent']} %" for label, name in _ROWS)
+        lines += ["", f"The same with the grammar, in float32 instead of 8 bits: {told}."]
     leaderboard = scores.get("bfcl")
     if leaderboard:
         lines += ["", "| of the Berkeley leaderboard | without grammar | with | of |"]

@@ -48,7 +48,7 @@ Linear: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"
 _TOLERANCE: Final = 0.04
 """The most that a kernel may be off, relative to the product: 7-bit activations give 0.02."""
 
-_OUTLYING: Final = 10.0
+_OUTLYING: Final = 8.0
 """A row whose largest value is so many times its root mean square is rounded twice as finely."""
 
 _CHECKED_SIZE = (512, 1024)
