@@ -164,7 +164,7 @@ async def test_what_is_guessed_from_the_prompt_changes_nothing_but_the_number_of
         UserMessage(content=text),
     ]
     prompt = render_prompt(messages)
-    said = prompt.__class__((*prompt.segments, Text(text[:60])))  # in the middle of repeating it
+    said = prompt.__class__((*prompt.segments, Text(text[:20])))  # in the middle of repeating it
     passes: list[int] = []
     forward = cria._model.scheduler._engine.forward
 

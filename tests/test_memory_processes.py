@@ -167,7 +167,7 @@ async def test_ctrl_c_ends_the_turn_as_cancelled(tmp_path):
     with child(HOLDS, path) as process:
         process.send_signal(signal.SIGINT)
         # The reading thread ends with its pipe, which must not close before the signal is seen.
-        await anyio.sleep(2)
+        await anyio.sleep(5)
         process.stdin.close()
         assert process.wait(10) != 0
     assert await statuses(path) == ["cancelled"]
