@@ -166,13 +166,13 @@ class SearchFiles(FileTool):
 
     SPEC = ToolSpec(
         name="search_files",
-        description="Find the lines of text files that hold a text.",
+        description="Search the files for a word or phrase: which files mention it, and where.",
         parameters=parameters(
             ["text"],
             text={
                 "type": "string",
                 "minLength": 1,
-                "description": "What to look for; upper and lower case are the same.",
+                "description": "The word or phrase; upper and lower case are the same.",
             },
             path={"type": "string", "default": ".", "description": "The folder to search."},
             pattern={
