@@ -27,13 +27,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from corral.model_runtime.cria.base import RENAMED
+from training.export import PACKAGE
 from training.lora import LoraLlama, Shape, loss_on_labels
 from training.trees import FolderEncoder, Packed, guard_trees, pack_tree, take_labels
 
 __all__ = ["Progress", "Trainer", "load_base", "main", "packed_trees", "usual_dtype"]
 
 RUNS = Path(__file__).parent / "runs"
-PACKAGE = Path(__file__).parents[1] / "corral" / "model_runtime" / "cria"
 
 
 @dataclass(kw_only=True)

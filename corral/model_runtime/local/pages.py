@@ -2,7 +2,7 @@
 
 A pass reads all weights, and a session's keys and values, from end to end. In pages of 4 KiB the
 processor spends much of that time on finding them: of keys and values half, of 8-bit weights an
-eighth.
+eighth at most.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def empty_in_large_pages(like: torch.Tensor, shape: list[int]) -> torch.Tensor:
 class LargePages:
     """Moves into large pages what libraries allocated and keep to themselves, such as weights.
 
-    Moving takes about two seconds for a GB, which nobody should have to wait for: `move_some` is
+    Moving takes two to three seconds for a GB, which nobody should have to wait for: `move_some` is
     called while there is nothing else to do.
     """
 
@@ -65,7 +65,7 @@ class LargePages:
         self._left = [_whole(one) for one in found if one[1] - one[0] >= _LEAST]
 
     def move_some(self) -> bool:
-        """Move some MB, in milliseconds. False if there was nothing left to move."""
+        """Move 8 MB, in some twenty milliseconds. False if there was nothing left to move."""
         while self._left:
             begin, end = self._left.pop()
             if end - begin > _AT_ONCE:

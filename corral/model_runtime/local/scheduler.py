@@ -66,7 +66,7 @@ class Scheduler:
             most_running: How many jobs a pass serves.
             most_waiting: How many more may wait.
             settle: Called again and again while there is no job, until it returns False: does a
-                few milliseconds' worth of what makes the engine faster.
+                little, of some milliseconds, that makes the engine faster.
         """
         self._load = load
         self._name = name
