@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -336,3 +339,28 @@ async def test_a_session_without_cells_ends_by_itself(level: Level) -> None:
         with pytest.raises(SandboxUnavailable):
             await session.run("x")
         await session.aclose()
+
+
+ORPHANED = """
+import os
+from corral.tools.sandbox import _cells
+
+first = os.getpid()
+
+def announce():
+    os.kill(first, 9)
+    while os.getppid() == first:
+        pass
+
+_cells.announce = announce
+assert _cells._copy() is None
+print("took its place", flush=True)
+"""
+
+
+def test_a_copy_takes_the_place_of_one_that_is_killed_while_it_is_made() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ORPHANED], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == -signal.SIGKILL
+    assert (done.stdout, done.stderr) == ("took its place\n", "")

@@ -59,7 +59,7 @@ def serve(request: int, results: int, *, copies: bool) -> int:
         told = session.run(source)
         _flush()
         if spare is not None:
-            _dismiss(spare[1])
+            _tell(spare[1])  # That it isn't needed.
         _write_frame(results, told)
         if spare is not None:
             _reap(spare[0])  # After the result is told: a large process takes its time to end.
@@ -142,8 +142,7 @@ def _copy() -> tuple[int, int] | None:
     os.close(ours)
     os.close(up)
     announce()
-    os.write(up_write, b"x")
-    os.close(up_write)
+    _tell(up_write)  # Killed meanwhile, it hears nothing, and we take its place below.
     word = os.read(ours_read, 1)
     os.close(ours_read)
     if word:
@@ -164,7 +163,8 @@ def _quiet_fork() -> int:
         warnings.filters[:] = kept
 
 
-def _dismiss(end: int) -> None:
+def _tell(end: int) -> None:
+    """Write a byte to whoever waits for one, if it is still there."""
     try:
         os.write(end, b"x")
     except BrokenPipeError:
