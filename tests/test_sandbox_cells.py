@@ -22,7 +22,10 @@ from corral.tools.sandbox import (
     PythonPool,
     PythonSession,
 )
+from corral.tools.sandbox import _notify
 from corral.tools.sandbox._keeper import descendants
+from corral.tools.sandbox._session_keeper import SessionKeeper
+from corral.tools.sandbox._words import BEGIN, PAUSE
 
 pytestmark = [confined, pytest.mark.usefixtures("temporary")]
 
@@ -364,3 +367,58 @@ def test_a_copy_takes_the_place_of_one_that_is_killed_while_it_is_made() -> None
     )
     assert done.returncode == -signal.SIGKILL
     assert (done.stdout, done.stderr) == ("took its place\n", "")
+
+
+ASKS = """
+import os
+from corral.tools.sandbox import _cells, _libc, _notify
+
+_libc.prctl(38, 1)  # PR_SET_NO_NEW_PRIVS
+_notify.hand_over({gate}, _notify.install(processes=False))
+_cells.announce()
+child = os.fork()
+if child:
+    os.waitpid(child, 0)
+    print("copied", flush=True)
+"""
+
+
+def test_a_copy_whose_fork_a_signal_had_begin_anew_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host's words stop the holder and let it go on, whatever it is doing just then."""
+    receiving, sending = _notify.new_gate()
+    leash, host = os.pipe()
+    asking = subprocess.Popen(
+        [sys.executable, "-c", ASKS.format(gate=sending)],
+        pass_fds=[sending],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    os.close(sending)
+    listener = _notify.take_over(receiving)
+    if listener < 0:
+        asking.kill()
+        pytest.skip("another supervisor answers for this process")
+    said: list[str] = []
+    policy: Any = {"level": "reduced", "processes": False, "cpu_seconds": 60, "idle_seconds": 0}
+    keeper = SessionKeeper(
+        policy, leash, asking.pid, "", said.append, listener=listener, outcome=lambda _: ""
+    )
+    assert keeper._on_question()  # Its word that it is the holder.
+    os.write(host, PAUSE + BEGIN)
+    answer, lost = _notify.answer, []
+
+    def answer_too_late(listener: int, number: int, *, allow: bool) -> bool:
+        asking.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, asking.pid, os.WSTOPPED)
+        asking.send_signal(signal.SIGCONT)
+        lost.append(not answer(listener, number, allow=allow))
+        return not lost[-1]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(_notify, "answer", answer_too_late)
+        assert keeper._on_question()
+    assert lost == [True]
+    assert keeper._on_question()
+    assert asking.communicate(timeout=30)[0] == "copied\n"
+    for fd in (leash, host, listener):
+        os.close(fd)

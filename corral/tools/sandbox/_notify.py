@@ -78,8 +78,12 @@ def question(listener: int) -> tuple[int, int] | None:
     return number, thread
 
 
-def answer(listener: int, number: int, *, allow: bool) -> None:
-    """Let the asking call happen, or have it fail with EPERM."""
+def answer(listener: int, number: int, *, allow: bool) -> bool:
+    """Let the asking call happen, or have it fail with EPERM.
+
+    False if nobody waits for the answer any more: the thread was killed, or a signal had its call
+    begin anew, and then it asks again.
+    """
     import fcntl
 
     # struct seccomp_notif_resp: id, val, error, flags.
@@ -87,4 +91,5 @@ def answer(listener: int, number: int, *, allow: bool) -> None:
     try:
         fcntl.ioctl(listener, _SEND, word)
     except OSError:
-        pass  # The asking thread was killed.
+        return False
+    return True

@@ -136,8 +136,14 @@ class SessionKeeper(Keeper):
             allow = goes_on and self._allows(thread)
         except OSError:
             allow = False  # It ended while we looked.
-        _notify.answer(self._listener, number, allow=allow)
+        if not _notify.answer(self._listener, number, allow=allow) and allow:
+            self._take_back(thread)
         return goes_on
+
+    def _take_back(self, thread: int) -> None:
+        """Nothing was forked after all: if it was to be the copy, that may still be asked for."""
+        if self._holder is not None and thread == self._holder.pid and self._awaits_spare:
+            self._may_copy, self._awaits_spare = True, False
 
     def _allows(self, thread: int) -> bool:
         if self._holder is None:
@@ -155,6 +161,8 @@ class SessionKeeper(Keeper):
                 self._awaits_spare, self._spare = False, asking
                 return False
             os.close(asking.fd)
+        if self._spare is not None and thread == self._spare.pid:
+            return False  # It says again who it is.
         return bool(self._policy["processes"]) and self._active
 
     def _hold(self, holder: _Known) -> None:
