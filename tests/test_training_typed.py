@@ -50,7 +50,7 @@ def test_there_are_many_typed_tools_of_many_domains_each_with_several_wordings()
         assert len(entry.descriptions) >= 2, entry.name
         assert 2 <= len(entry.arguments) <= 8, entry.name
         assert sum(forms(ask) for ask in entry.asks) >= 8, entry.name
-        assert all(len(text.split()) >= 8 for text in entry.descriptions), entry.name
+        assert entry.opens or all(len(text.split()) >= 8 for text in entry.descriptions), entry.name
         assert all(argument.text for argument in entry.arguments), entry.name
         assert not entry.replies, entry.name
     assert sum("." in name for entry in TYPED for name in entry.names) > 150

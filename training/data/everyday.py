@@ -1,4 +1,5 @@
-"""Tools, read from `everyday*.txt`, `brief*.txt` and `typed*.txt`, and what people say to them.
+"""Tools, read from `everyday*.txt`, `brief*.txt`, `typed*.txt` and `worded*.txt`, and what people
+say to them.
 
 A tool's entry in the bank, one fact a line:
 
@@ -27,6 +28,13 @@ A tool's entry in the bank, one fact a line:
 A topic in the form `DOMAIN / TEXT` marks a typed tool: one with a long description, whose requests
 say every value; tools of one domain are near to each other, and none can do another's work.
 
+The requests of `worded*.txt` are put together, so that a value is said or not for itself alone:
+
+    takes KEY[:NAME|OTHER][?]...
+                                the arguments, from `slots.txt` or from the tool's own `arg` lines
+    part NAME TEXT | TEXT...    how an own argument is said; a capital letter begins a sentence
+    open TEXT | TEXT...         what requests begin with; the parts stand in the place of `~`
+
 A tool without results (those of `brief*.txt` and `typed*.txt`) is learnt as far as its call, and so
 are the requests in other languages, which `languages.txt` has: a tool's name and what is said, one
 a line.
@@ -35,8 +43,8 @@ a line.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass, field, replace
+from functools import cache, lru_cache
 from random import Random
 
 from pydantic import JsonValue
@@ -119,6 +127,9 @@ class Entry:
     lacks: list[tuple[str, list[str]]] = field(default_factory=list[tuple[str, list[str]]])
     replies: list[Reply] = field(default_factory=list[Reply])
     errors: list[tuple[str, list[str]]] = field(default_factory=list[tuple[str, list[str]]])
+    takes: list[str] = field(default_factory=list[str])
+    parts: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+    opens: list[str] = field(default_factory=list[str])
 
     @property
     def name(self) -> str:
@@ -153,7 +164,7 @@ class Outcome:
 def entries() -> tuple[Entry, ...]:
     """Every tool of the bank files, in their order."""
     found: list[Entry] = []
-    kinds = ("everyday", "brief", "typed")
+    kinds = ("everyday", "brief", "typed", "worded")
     for path in sorted(path for kind in kinds for path in FOLDER.glob(f"{kind}*.txt")):
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             if not line.strip() or line.startswith("#"):
@@ -163,6 +174,9 @@ def entries() -> tuple[Entry, ...]:
                 _read(found, keyword, rest.strip())
             except (ValueError, IndexError, StopIteration) as error:
                 raise ValueError(f"{path.name}:{number}: {line!r}: {error}") from error
+    for entry in found:
+        if entry.opens:
+            put_together(entry)
     named = {entry.name: entry for entry in found}
     for line in (FOLDER / "languages.txt").read_text(encoding="utf-8").splitlines():
         if line and not line.startswith("#"):
@@ -204,12 +218,99 @@ def _read_more(entry: Entry, keyword: str, rest: str) -> None:
             entry.arguments.append(_argument(rest))
         case "ask":
             entry.asks.append(_checked(entry, rest))
+        case "takes":
+            entry.takes += rest.split()
+        case "part":
+            name, _, texts = rest.partition(" ")
+            entry.parts[name] = [text.strip() for text in texts.split(" | ")]
+        case "open":
+            entry.opens += parts
         case "lack":
             entry.lacks.append((parts[0], parts[1:]))
         case "err":
             entry.errors.append((parts[0], parts[1:]))
         case _:
             raise ValueError(f"unknown keyword {keyword!r}")
+
+
+@cache
+def _slots() -> dict[str, tuple[Argument, list[str]]]:
+    """The arguments that many tools share, by their keys, and the ways to say them."""
+    found: dict[str, tuple[Argument, list[str]]] = {}
+    for line in (FOLDER / "slots.txt").read_text(encoding="utf-8").splitlines():
+        if line and not line.startswith("#"):
+            key, _, rest = line.partition(" ")
+            argument, _, texts = rest.partition(" => ")
+            found[key] = _argument(argument), [text.strip() for text in texts.split(" | ")]
+    return found
+
+
+def put_together(entry: Entry) -> None:
+    """Give a tool of `worded*.txt` its arguments and its requests."""
+    own = {argument.name: argument for argument in entry.arguments}
+    entry.arguments = []
+    for taken in entry.takes:
+        key, _, names = taken.rstrip("?").partition(":")
+        if key in own:
+            entry.arguments.append(own[key])
+            continue
+        shared, texts = _slots()[key]
+        named = tuple(names.split("|")) if names else shared.names
+        argument = replace(shared, names=named, required=not taken.endswith("?"))
+        entry.arguments.append(argument)
+        entry.parts.setdefault(
+            argument.name,
+            [re.sub(r"\{v\b", "{" + argument.name, text) for text in texts],
+        )
+    for opening in entry.opens:
+        rng = Random(f"{entry.name} {opening}")
+        asks = (_worded(rng, entry, opening) for _ in range(_WORDINGS))
+        entry.asks += [_checked(entry, ask) for ask in dict.fromkeys(asks)]
+
+
+_WORDINGS = 5
+_LEADS = re.compile(
+    r"(in|on|at|for|from|to|with|without|by|under|up|below|near|within|of|over|about|and|plus|that"
+    r"|who|which|as|until|through|since|around|next|going|starting|called|titled|not|no)\b"
+)
+"""What a part begins with that may stand behind others; the object of a sentence may not."""
+
+
+def _worded(rng: Random, entry: Entry, opening: str) -> str:
+    """An opening with the arguments in some order: optional ones in two of three requests."""
+    objects: list[str] = []
+    others: list[str] = []
+    sentences: list[str] = []
+    said = _named_in(opening)
+    for argument in entry.arguments:
+        if argument.name in said or (not argument.required and chance(rng, 0.15)):
+            continue
+        texts = entry.parts[argument.name]
+        text = rng.choice(texts)
+        alone = _capital(text)
+        if argument.required:
+            part = f"[{{}}{text}]"
+        else:
+            like = [t for t in texts if _capital(t) == alone and t != text] or [text]
+            part = f"[{{}}{text}|{{}}{rng.choice(like)}|]"
+        into = sentences if alone else others if _LEADS.match(text) else objects
+        into.append(part)
+    rng.shuffle(others)
+    rng.shuffle(sentences)
+    apart = ", " if chance(rng, 0.15) else " "
+    head, _, tail = opening.partition("~")
+    text = head
+    for part in (*objects, *others):
+        listed = text != head and (": " in part or part in objects)
+        text += part.replace("{}", ", " if listed else " " if text == head else apart)
+    if sentences and not tail:
+        behind = (re.sub(r"\.(?=(\{[^{}]*\})?[|\]])", "", part) for part in sentences)
+        return text + "".join(part.replace("{}", ". ") for part in behind)
+    return text + tail + "".join(part.replace("{}", " ") for part in sentences)
+
+
+def _capital(text: str) -> bool:
+    return text[:1].isupper()
 
 
 def _argument(rest: str) -> Argument:

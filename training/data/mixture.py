@@ -22,6 +22,7 @@ from training.data.composed import (
 from training.data.core import Talk, chance, sections
 from training.data.everyday import Entry, entries
 from training.data.missing import missing_talk
+from training.data.notes import FINDERS, READERS, notes_talk
 from training.data.requests import (
     Dressed,
     dress,
@@ -45,6 +46,7 @@ CODE_DESCRIPTIONS = (
 _COMPUTABLE = frozenset(
     {"files", "unit conversions", "geometry", "equations", "number theory", "number sequences"}
     | {"statistics", "probability", "savings", "loans", "physics", "electricity", "words", "dice"}
+    | {"countdowns", "shares of the rent", "savings goals", "heart rates", "inflation"}
     | {"body weight", "passwords", "painting walls", "recipes", "the moon"}
 )
 """What Python could do as well, so that its refusal would be wrong beside the interpreter."""
@@ -69,7 +71,7 @@ Plan = list[tuple[float, Callable[[], Talk | None]]]
 @cache
 def _of_split(split: str, *, typed: bool = False) -> tuple[Entry, ...]:
     """The tools to offer: a split's own; what is measured also has train's, in other wordings."""
-    wanted = tuple(entry for entry in entries() if bool(entry.domain) == typed)
+    wanted = tuple(e for e in entries() if bool(e.domain) == typed or e.opens)
     own = tuple(entry for entry in wanted if entry.split == split)
     if split == "train":
         return own
@@ -95,10 +97,10 @@ def draw_tree(
     rng: Random, split: str, number: int
 ) -> tuple[str, tuple[ToolSpec, ...], datetime.date | None, list[Talk]]:
     """A system prompt, its tools, the date, and eight conversations."""
-    kinds = ("code", "functions", "both", "none", "composed", "chain", "builtin", "typed")
+    kinds = ("code", "functions", "both", "none", "composed", "chain", "builtin", "typed", "notes")
     # The first trees of a finite split go round the kinds, so that each is measured.
     kind = (
-        rng.choices(kinds, (25, 37, 12, 9, 11, 4, 2, 25))[0]
+        rng.choices(kinds, (19, 40, 11, 7, 9, 4, 4, 32, 5))[0]
         if split == "train"
         else kinds[number % len(kinds)]
     )
@@ -117,6 +119,11 @@ def draw_tree(
         dressed = _offer(rng, split, rng.choices((1, 2, 3, 4), (60, 16, 14, 10))[0], typed=True)
         tools += [one.spec for one in dressed]
         plan += _typed(rng, split, dressed)
+    elif kind == "notes":
+        dressed = _of_notes(rng)
+        tools += [one.spec for one in dressed]
+        topics = tuple(one.entry.topic for one in dressed)
+        plan += _noted(rng, split, dressed)
     elif kind == "composed":
         made = [
             composed_tool(rng, split)
@@ -177,7 +184,16 @@ def _branches(rng: Random, plan: Plan) -> list[Talk]:
             begun.add(twin.opening.lower())
             talks.append(twin)
     rng.shuffle(talks)
+    if chance(rng, 0.2):
+        _cancelled(rng, talks)
     return talks
+
+
+def _cancelled(rng: Random, talks: list[Talk]) -> None:
+    """Put a request in front of another one that never got its answer: the last one is answered."""
+    one, other = rng.sample(talks, 2)
+    if one.opening != other.opening:
+        one.messages.insert(0, UserMessage(content=other.opening))
 
 
 def _code(rng: Random, split: str, date: datetime.date | None, weight: float) -> Plan:
@@ -235,14 +251,36 @@ def _functions(rng: Random, split: str, dressed: list[Dressed]) -> Plan:
 
 
 def _typed(rng: Random, split: str, dressed: list[Dressed]) -> Plan:
-    """Requests that end with the call, and every fourth one for something that isn't offered."""
+    """Requests that end with the call, and every third one for something that isn't offered."""
     return [
-        (6.0, lambda: everyday_talk(rng, split, dressed)),
-        (0.8, lambda: missing_talk(rng, split, rng.choice(dressed))),
-        (0.7, lambda: several_talk(rng, split, dressed)),
-        (2.5, lambda: _irrelevant(rng, split, dressed)),
-        (0.6, lambda: knowledge_talk(rng, split)),
+        (5.4, lambda: everyday_talk(rng, split, dressed)),
+        (0.9, lambda: missing_talk(rng, split, rng.choice(dressed))),
+        (0.8, lambda: several_talk(rng, split, dressed)),
+        (2.9, lambda: _irrelevant(rng, split, dressed)),
+        (0.9, lambda: knowledge_talk(rng, split)),
         (0.4, lambda: small_talk(rng, split, tuple(one.entry.topic for one in dressed))),
+    ]
+
+
+def _of_notes(rng: Random) -> list[Dressed]:
+    """Tools for the user's own files: one that searches, mostly one that reads, and others."""
+    named = {entry.name: entry for entry in entries()}
+    names = [rng.choice(FINDERS)]
+    if chance(rng, 0.8):
+        names += READERS
+    others = ("write_file", "count_words", "list_files", "delete_file", "copy_file", "add_note")
+    names += rng.sample(others, rng.choice((0, 1, 2, 2, 3)))
+    dressed = [dress(rng, named[name]) for name in names]
+    return list({one.spec.name: one for one in dressed}.values())
+
+
+def _noted(rng: Random, split: str, dressed: list[Dressed]) -> Plan:
+    finder = next(one for one in dressed if one.entry.name in FINDERS)
+    reader = next((one for one in dressed if one.entry.name in READERS), None)
+    return [
+        (5.0, lambda: notes_talk(rng, split, finder, reader)),
+        (2.5, lambda: everyday_talk(rng, split, dressed)),
+        (0.6, lambda: missing_talk(rng, split, rng.choice(dressed))),
     ]
 
 

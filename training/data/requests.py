@@ -234,6 +234,7 @@ def _plain_talk(rng: Random, split: str, one: Dressed, dressed: list[Dressed]) -
     if not _served(rng, split, talk, one):
         return None
     if not one.entry.replies:
+        talk.twin = _otherwise(rng, split, one) if chance(rng, 0.4) else None
         return talk
     if chance(rng, 0.2):
         _more(rng, split, talk, one)
@@ -246,6 +247,17 @@ def _plain_talk(rng: Random, split: str, one: Dressed, dressed: list[Dressed]) -
     if chance(rng, 0.06):
         talk.user(rng.choice(sections("requests.txt")["thanks"]))
         talk.say(welcome(rng))
+    return talk
+
+
+def _otherwise(rng: Random, split: str, one: Dressed) -> Talk | None:
+    """A request for the same tool: where it is put together, with other arguments said or not."""
+    request = _request(rng, split, one.entry)
+    if request is None or not one.entry.opens:
+        return None
+    talk = Talk()
+    talk.user(request.text)
+    talk.call(one.call(request.calls[0]))
     return talk
 
 

@@ -191,8 +191,19 @@ def _plain(dtype_name: str) -> Callable[[torch.Tensor], Linear]:
     return prepare
 
 
+def _own(weight: Quantised) -> Linear:
+    """Corral's own machine code."""
+    from corral.model_runtime.local.native.linear import NativeLinear
+    from corral.model_runtime.local.native.machine import host_isa
+
+    if not host_isa() or weight.values.shape[1] % 16:
+        raise RuntimeError("no own code for this processor, or for rows of this length")
+    return NativeLinear(weight, host_isa())
+
+
 _CPU: Final[Mapping[Precision, tuple[Kernel, ...]]] = {
     "int8": (
+        Kernel(name="own", precision="int8", prepare=_own),
         Kernel(name="fbgemm", precision="int8", prepare=_fbgemm(127, 128)),
         Kernel(name="int_mm", precision="int8", prepare=_int_mm),
         Kernel(name="fbgemm, 7-bit activations", precision="int8", prepare=_fbgemm(63.5, 64)),

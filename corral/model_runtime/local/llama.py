@@ -23,6 +23,8 @@ from corral.model_runtime.local.lane import adjust
 if TYPE_CHECKING:
     import torch
 
+    from corral.model_runtime.local.native.model import NativeModel
+
 __all__ = ["Layer", "LlamaEngine"]
 
 
@@ -90,6 +92,7 @@ class LlamaEngine:
         self._torch: Any = torch
         self._block = like.new_empty((shape.layers, 2, 1, shape.kv_heads, 0, shape.head_size))
         still = torch.zeros(shape.kv_heads, dtype=torch.bool)
+        self._native = _native(shape, self._layers, self._norm, head)
         self._turned = torch.cat([~still.repeat(1 + shape.heads // shape.kv_heads), still]).to(
             like.device
         )
@@ -110,6 +113,8 @@ class LlamaEngine:
         torch, shape = self._torch, self._shape
         norm, silu = torch.nn.functional.rms_norm, torch.nn.functional.silu
         size = (shape.width,)
+        if self._native is not None:
+            return self._natively(self._native, steps)
         with torch.inference_mode():
             cos, sin = self._rotation(steps)
             ids = torch.tensor([i for step in steps for i in step.ids])
@@ -127,6 +132,15 @@ class LlamaEngine:
                 rows = rows + layer.down(inner)
             return self._logits(rows, steps)
 
+    def _natively(self, native: NativeModel, steps: Sequence[Step]) -> list[torch.Tensor]:
+        with self._torch.inference_mode():
+            ids = self._torch.tensor([i for step in steps for i in step.ids])
+            rows = self._embedding[ids].float()
+            angles = self._torch.outer(self._positions(steps), self._frequencies)
+            turn = self._torch.stack([angles.cos(), angles.sin()]).mul_(self._rope_scale)
+            native.layers(steps, rows, turn)
+            return self._logits(rows, steps)
+
     def _logits(self, rows: torch.Tensor, steps: Sequence[Step]) -> list[torch.Tensor]:
         torch = self._torch
         picked: list[int] = []
@@ -139,21 +153,43 @@ class LlamaEngine:
             return [empty] * len(steps)
         if len(picked) != rows.shape[0]:
             rows = rows[torch.tensor(picked, device=rows.device)]
-        rows = torch.nn.functional.rms_norm(
-            rows, (self._shape.width,), self._norm, self._shape.epsilon
-        )
-        logits: Any = self._head(rows).float()
+        if self._native is not None:
+            logits: Any = self._native.logits(rows)
+        else:
+            rows = torch.nn.functional.rms_norm(
+                rows, (self._shape.width,), self._norm, self._shape.epsilon
+            )
+            logits = self._head(rows).float()
         return list(logits.split([step.wanted for step in steps]))
 
     def _rotation(self, steps: Sequence[Step]) -> tuple[torch.Tensor, torch.Tensor]:
         """Cosines and signed sines of each token's position, of shape (tokens, heads, size)."""
         torch = self._torch
-        positions = torch.cat(
-            [torch.arange(step.cache.length, step.cache.length + len(step.ids)) for step in steps]
-        ).to(self._frequencies)
-        angles = torch.outer(positions, self._frequencies)
+        angles = torch.outer(self._positions(steps), self._frequencies)
         cos, sin = angles.cos() * self._rope_scale, angles.sin() * self._rope_scale
         cos, sin = torch.cat([cos, cos], -1)[:, None], torch.cat([-sin, sin], -1)[:, None]
         turned = self._turned[None, :, None]
         cos = torch.where(turned, cos, 1.0).to(self._like.dtype)
         return cos, torch.where(turned, sin, 0.0).to(self._like.dtype)
+
+    def _positions(self, steps: Sequence[Step]) -> torch.Tensor:
+        arange = self._torch.arange
+        parts = [
+            arange(step.cache.length, step.cache.length + len(step.ids)) for step in steps
+        ]
+        return self._torch.cat(parts).to(self._frequencies)
+
+
+def _native(
+    shape: Shape, layers: Sequence[Layer], norm: torch.Tensor, head: Linear
+) -> NativeModel | None:
+    """The layers as one program, if all products are of the kind that it is made of."""
+    products: Any = [[one.qkv, one.out, one.gate_up, one.down] for one in layers]
+    every = [head, *(product for some in products for product in some)]
+    if not all(hasattr(product, "packed") for product in every):
+        return None
+    if shape.head_size % 16 or shape.width % 32:
+        return None
+    from corral.model_runtime.local.native.model import NativeModel
+
+    return NativeModel(shape, list(zip(layers, products, strict=True)), norm, head)

@@ -1,0 +1,102 @@
+"""What a pass's functions are told: 64-bit numbers at known places, most of them addresses."""
+
+from __future__ import annotations
+
+from corral.model_runtime.local.native.code import F32, I64, Function, Type, Value
+
+__all__ = ["FIELDS", "Fields"]
+
+FIELDS = (
+    # How to run in threads, and memory of theirs.
+    "parallel",
+    "thread_number",
+    "threads",
+    "ticket",
+    "count",
+    "scratch",
+    "scratch_size",
+    # Rows to be rounded, and what comes of it.
+    "rows",
+    "source",
+    "source_width",
+    "source_stride",
+    "norm",
+    "epsilon",
+    "rounded",
+    "scales",
+    "targets",
+    "finer",
+    "finer_scales",
+    "finer_targets",
+    "finer_count",
+    # The product.
+    "weight",
+    "corrections",
+    "weight_scales",
+    "panels",
+    "result",
+    "result_stride",
+    "adds",
+    # The layer.
+    "stream",
+    "width",
+    "heads",
+    "heads_stride",
+    "mixed",
+    "mixed_width",
+    "both",
+    "both_stride",
+    "inner",
+    "key_heads",
+    "cosines",
+    "sines",
+    "positions",
+    "sequences",
+    "caches",
+    "cache_layers",
+    "cache_heads",
+    "chunks",
+    "chunk_firsts",
+    "chunk_counts",
+    "number",
+    "attention_norm",
+    "mlp_norm",
+    *(
+        f"{part}_{what}"
+        for part in ("qkv", "out", "gate_up", "down")
+        for what in ("weight", "corrections", "weight_scales", "panels")
+    ),
+)
+_PLACES = {name: 8 * at for at, name in enumerate(FIELDS)}
+
+
+class Fields:
+    """The numbers as the functions see them: attributes read and write them."""
+
+    def __init__(self, function: Function, address: Value) -> None:
+        """Those at an address."""
+        self._function = function
+        self._address = address
+
+    def __getattr__(self, name: str) -> Value:
+        return self._function.load(I64, self.place(name))
+
+    def place(self, name: str) -> Value:
+        """Where one of them lies."""
+        return self._address + _PLACES[name]
+
+    def put(self, name: str, value: Value | int) -> None:
+        """Set one of them."""
+        function = self._function
+        held = value if isinstance(value, Value) else function.number(I64, value)
+        function.store(held, self.place(name))
+
+    def real(self, name: str) -> Value:
+        """One that is a 32-bit real."""
+        return self._function.load(F32, self.place(name))
+
+    def item(self, name: str, at: Value, kind: Type = I64) -> Value:
+        """One of the numbers that lie where a field says."""
+        size = 8 if kind is I64 else 4
+        return self._function.load(kind, getattr(self, name) + at * size)
+

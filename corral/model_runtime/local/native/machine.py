@@ -1,0 +1,138 @@
+"""Which of the kernels this machine can run, compiled for it, and the threads that run them.
+
+The threads are torch's own: torch's library for them, OpenMP's by GNU, is asked to run a function in
+all of them, so that there are never two sets of threads that wait for each other's processors.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from corral.model_runtime.local.native.fields import FIELDS
+from corral.model_runtime.local.native.layer import Heads, write_program
+from corral.model_runtime.local.native.product import ISAS, Isa
+
+__all__ = ["Compiled", "Arguments", "compiled", "host_isa", "threads_of_torch"]
+
+_PLACES = {name: at for at, name in enumerate(FIELDS)}
+
+
+class Arguments:
+    """The fields that a function takes, in memory of their own."""
+
+    def __init__(self) -> None:
+        """All zero but for where the threads are."""
+        self.raw: Any = (ctypes.c_int64 * len(FIELDS))()
+        self.address = ctypes.addressof(self.raw)
+        library = threads_of_torch()
+        assert library is not None
+        self.set(
+            parallel=_address(library.GOMP_parallel),
+            thread_number=_address(library.omp_get_thread_num),
+        )
+
+    def set(self, **values: int) -> None:
+        """Set some of them."""
+        for name, value in values.items():
+            self.raw[_PLACES[name]] = value
+
+    @staticmethod
+    def place(name: str) -> int:
+        """Where a field is in `raw`."""
+        return _PLACES[name]
+
+    def span(self, first: str, last: str) -> slice:
+        """The places from one field to another, both included."""
+        return slice(_PLACES[first], _PLACES[last] + 1)
+
+
+class Compiled:
+    """A program in machine code."""
+
+    def __init__(self, isa: Isa, heads: Heads | None) -> None:
+        """Write and compile it, which takes some tenths of a second."""
+        import llvmlite.binding as llvm
+
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
+        target = llvm.Target.from_default_triple().create_target_machine(
+            cpu=llvm.get_host_cpu_name(),
+            features=_features(isa),
+            opt=3,
+        )
+        module = llvm.parse_assembly(str(write_program(isa, heads).module))
+        module.verify()
+        options = llvm.create_pipeline_tuning_options(speed_level=2)
+        options.loop_vectorization = options.slp_vectorization = False
+        builder = llvm.create_pass_builder(target, options)
+        builder.getModulePassManager().run(module, builder)
+        self._kept: Any = llvm.create_mcjit_compiler(module, target)
+        self._kept.finalize_object()
+        kind = ctypes.CFUNCTYPE(None, ctypes.c_int64)
+        self.linear: Any = kind(self._kept.get_function_address("linear"))
+        self.head: Any = kind(self._kept.get_function_address("head"))
+        self.layer: Any = kind(self._kept.get_function_address("layer")) if heads else None
+
+
+@cache
+def compiled(isa: str, heads: Heads | None = None) -> Compiled:
+    """The program for a kind of processor, compiled once."""
+    return Compiled(ISAS[isa], heads)
+
+
+@cache
+def host_isa() -> str:
+    """The best kind of processor that this one is, or nothing where it is none of them."""
+    if sys.platform != "linux" or platform.machine() not in ("x86_64", "AMD64"):
+        return ""
+    try:
+        import llvmlite.binding as llvm
+    except (ImportError, OSError):
+        return ""
+    if threads_of_torch() is None:
+        return ""
+    has = llvm.get_host_cpu_features()
+    for isa in ISAS.values():
+        if all(has.get(feature) for feature in isa.features):
+            return isa.name
+    return ""
+
+
+@cache
+def threads_of_torch() -> Any:
+    """The library whose threads torch uses, if it is one that we can ask; else None."""
+    import torch
+
+    folder = Path(torch.__file__).parent
+    for path in sorted([*folder.glob("lib/libgomp*"), *folder.parent.glob("torch.libs/libgomp*")]):
+        try:
+            library = ctypes.CDLL(str(path), mode=os.RTLD_NOLOAD | os.RTLD_NOW)
+        except OSError:
+            continue
+        if hasattr(library, "GOMP_parallel") and hasattr(library, "omp_get_thread_num"):
+            return library
+    return None
+
+
+def _address(function: Any) -> int:
+    address = ctypes.cast(function, ctypes.c_void_p).value
+    assert address is not None
+    return address
+
+
+def _features(isa: Isa) -> str:
+    """What the code may use: all that this processor has, or for a lesser kind only that one's."""
+    import llvmlite.binding as llvm
+
+    has = llvm.get_host_cpu_features()
+    if isa.lanes < 16:
+        for name in has:
+            if name.startswith(("avx512", "avxvnni", "avx10", "amx")) and name not in isa.features:
+                has[name] = False
+    return has.flatten()
