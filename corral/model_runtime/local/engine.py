@@ -79,7 +79,7 @@ class Engine(Protocol):
 
     @property
     def summary(self) -> str:
-        """Device, precision and kernel, for people: `cpu, int8 (fbgemm)`."""
+        """Device, precision and kernel, for people: `cpu, int8 (corral)`."""
         ...
 
     def new_cache(self) -> KVCache:

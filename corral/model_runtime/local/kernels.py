@@ -1,10 +1,11 @@
 """Matrix products with a model's weights: the kernels there are, and which one this machine gets.
 
 On a CPU, decoding is bound by the memory that the weights take, so the default is int8: weights
-per output channel, activations per row. Torch's kernels for that differ in speed and correctness
-from processor to processor (some saturate without a sign of it), and some are about to be dropped,
-so none is trusted by name: each candidate has to agree with float32 on rows made to break it, and
-the fastest of those that do is taken.
+per output channel, activations per row. Corral has machine code of its own for that (`native`),
+where the processor is one that it knows, and torch has several ways, which differ in speed and
+correctness from processor to processor (some saturate without a sign of it), and of which some are
+about to be dropped. So none is trusted by name: each candidate has to agree with float32 on rows
+made to break it, and the fastest of those that do is taken.
 """
 
 from __future__ import annotations
@@ -191,19 +192,24 @@ def _plain(dtype_name: str) -> Callable[[torch.Tensor], Linear]:
     return prepare
 
 
-def _own(weight: Quantised) -> Linear:
+def _native(weight: Quantised) -> Linear:
     """Corral's own machine code."""
     from corral.model_runtime.local.native.linear import NativeLinear
     from corral.model_runtime.local.native.machine import host_isa
+    from corral.model_runtime.local.native.product import MULTIPLE
 
-    if not host_isa() or weight.values.shape[1] % 16:
-        raise RuntimeError("no own code for this processor, or for rows of this length")
-    return NativeLinear(weight, host_isa())
+    isa = host_isa()
+    if not isa:
+        raise NotImplementedError("There is none for this processor.")
+    if weight.values.shape[1] % MULTIPLE:
+        others = _CPU["int8"][1:]
+        return next(one for one in others if _is_right(one)).prepare(weight)
+    return NativeLinear(weight, isa)
 
 
 _CPU: Final[Mapping[Precision, tuple[Kernel, ...]]] = {
     "int8": (
-        Kernel(name="own", precision="int8", prepare=_own),
+        Kernel(name="corral", precision="int8", prepare=_native),
         Kernel(name="fbgemm", precision="int8", prepare=_fbgemm(127, 128)),
         Kernel(name="int_mm", precision="int8", prepare=_int_mm),
         Kernel(name="fbgemm, 7-bit activations", precision="int8", prepare=_fbgemm(63.5, 64)),
@@ -285,8 +291,8 @@ def _is_right(kernel: Kernel) -> bool:
         linear = _prepared(kernel, weight)
         together = linear(rows)
         alone = torch.cat([linear(row[None]) for row in rows])
-    except (RuntimeError, AttributeError, NotImplementedError):
-        return False  # this torch, or this processor, doesn't have it
+    except (RuntimeError, AttributeError, NotImplementedError, ImportError):
+        return False  # this torch, this processor or this installation doesn't have it
     if not bool(torch.isfinite(together).all()):
         return False
     if kernel.precision == "int8" and not torch.equal(together, alone):

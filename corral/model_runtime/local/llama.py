@@ -174,14 +174,12 @@ class LlamaEngine:
 
     def _positions(self, steps: Sequence[Step]) -> torch.Tensor:
         arange = self._torch.arange
-        parts = [
-            arange(step.cache.length, step.cache.length + len(step.ids)) for step in steps
-        ]
+        parts = [arange(step.cache.length, step.cache.length + len(step.ids)) for step in steps]
         return self._torch.cat(parts).to(self._frequencies)
 
 
 def _native(
-    shape: Shape, layers: Sequence[Layer], norm: torch.Tensor, head: Linear
+    shape: Shape, layers: Sequence[Layer], norm: torch.Tensor, head: Any
 ) -> NativeModel | None:
     """The layers as one program, if all products are of the kind that it is made of."""
     products: Any = [[one.qkv, one.out, one.gate_up, one.down] for one in layers]

@@ -151,4 +151,3 @@ def _folded_together(sums: list[Value]) -> Value:
     both = first.shuffled(second, even) + first.shuffled(second, odd)  # four of each, in turn
     both = both.shuffled(None, even[:8]) + both.shuffled(None, odd[:8])
     return both.shuffled(None, even[:4]) + both.shuffled(None, odd[:4])
-

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from llvmlite import ir
+import llvmlite.ir as _ir  # pyright: ignore[reportMissingTypeStubs]
 
 __all__ = [
     "F32",
@@ -26,6 +26,8 @@ __all__ = [
     "Value",
     "vector",
 ]
+
+ir: Any = _ir
 
 I8, I16, I32, I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 F32 = ir.FloatType()
@@ -71,6 +73,7 @@ class Value:
 
     @property
     def type(self) -> Type:
+        """LLVM's type of it."""
         return self.raw.type
 
     @property
@@ -80,10 +83,12 @@ class Value:
 
     @property
     def element(self) -> Type:
+        """The type of one number."""
         return self.type.element if self.lanes else self.type
 
     @property
     def is_real(self) -> bool:
+        """Whether it is made of reals."""
         return self.element == F32
 
     def _with(self, other: Number, real: str, whole: str) -> Value:
@@ -116,6 +121,13 @@ class Value:
     def __and__(self, other: Number) -> Value:
         return self._with(other, "none", "and_")
 
+    def __or__(self, other: Number) -> Value:
+        return self._with(other, "none", "or_")
+
+    def __rshift__(self, other: Number) -> Value:
+        """Of integers that aren't negative."""
+        return self._with(other, "none", "lshr")
+
     def __lshift__(self, other: Number) -> Value:
         return self._with(other, "none", "shl")
 
@@ -131,6 +143,7 @@ class Value:
         return self._compared(">", other)
 
     def equals(self, other: Number) -> Value:
+        """Whether both are the same number."""
         return self._compared("==", other)
 
     def at_most(self, other: Number) -> Value:
@@ -300,9 +313,7 @@ class Function:
         """Call another function of the program."""
         self.writer.call(function.raw, [argument.raw for argument in arguments])
 
-    def call_foreign(
-        self, address: Value, result: Type, *arguments: Value | Function
-    ) -> Value:
+    def call_foreign(self, address: Value, result: Type, *arguments: Value | Function) -> Value:
         """Call the function of a library that lies at an address."""
         raw = [one.raw for one in arguments]
         kind = ir.FunctionType(result, [one.type for one in raw])

@@ -34,6 +34,7 @@ FIELDS = (
     "corrections",
     "weight_scales",
     "panels",
+    "share",
     "result",
     "result_stride",
     "adds",
@@ -99,4 +100,3 @@ class Fields:
         """One of the numbers that lie where a field says."""
         size = 8 if kind is I64 else 4
         return self._function.load(kind, getattr(self, name) + at * size)
-

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from corral.model_runtime.local.native.attention import write_look, write_turn
@@ -10,69 +11,70 @@ from corral.model_runtime.local.native.fields import Fields
 from corral.model_runtime.local.native.product import Isa, write_product
 from corral.model_runtime.local.native.rows import gated, normed, plain, write_rounding
 
-__all__ = ["Heads", "write_program"]
+__all__ = ["PRODUCTS", "Heads", "write_layer", "write_products"]
 
 _FEW = 4
 """Rows that one thread is done with before others would have begun."""
 
+_SHARES = 4
+"""Pieces of a weight for each thread. A thread reads a long piece at twice the speed of many short
+ones that lie apart, and with some pieces to spare a thread that is held up holds up no other."""
+
+PRODUCTS = {kind.__name__: kind for kind in (plain, normed, gated)}
+"""Public functions: a product with the rows of `source`, which are made ready first."""
+
 
 @dataclass(frozen=True, slots=True)
 class Heads:
-    """The numbers of attention that a program is written for."""
+    """The numbers of attention that a layer is written for."""
 
     heads: int
     key_heads: int
     size: int
 
 
-def write_program(isa: Isa, heads: Heads | None) -> Program:
-    """The public functions `linear` and `head`, and with `heads` also `layer`. They take fields.
-
-    `linear` rounds the rows of `source` and multiplies them with a weight; `head` norms them first;
-    `layer` takes the rows of `stream` through a whole layer.
-    """
-    program = Program("corral")
-    about = {"lanes": isa.lanes, "offset": isa.offset}
-    roundings = {
-        kind.__name__: _shared(
-            program, write_rounding(program, kind.__name__, kind, **about), own_memory=True
-        )
-        for kind in (plain, normed, gated)
-    }
+def write_products(isa: Isa) -> Program:
+    """The functions of `PRODUCTS`, which take fields."""
+    program = Program("products")
     panels = _shared(program, write_product(program, isa))
-
-    def multiplied(f: Function, fields: Fields, rounding: str) -> None:
-        fields.put("finer_count", 0)
-        _run(f, fields, roundings[rounding], fields.rows, alone_below=_FEW)
-        _run(f, fields, panels, fields.panels)
-
-    for name, rounding in (("linear", "plain"), ("head", "normed")):
+    for name, kind in PRODUCTS.items():
+        rounding = write_rounding(
+            program, f"round_{name}", kind, lanes=isa.lanes, offset=isa.offset
+        )
+        shared = _shared(program, rounding, own_memory=True)
         f = program.function(name, 1, public=True)
-        multiplied(f, Fields(f, f.arguments[0]), rounding)
+        fields = Fields(f, f.arguments[0])
+        fields.put("finer_count", 0)
+        _run(f, fields, shared, fields.rows, alone_below=_FEW)
+        shares = fields.threads * _SHARES
+        each = (fields.panels + (shares - 1)) // shares
+        fields.put("share", each)
+        _run(f, fields, panels, (fields.panels + (each - 1)) // each)
         f.close()
-    if heads is not None:
-        _write_layer(program, heads, multiplied)
     return program
 
 
-def _write_layer(program: Program, heads: Heads, multiplied) -> None:
+def write_layer(heads: Heads, products: Mapping[str, int]) -> Program:
+    """The function `layer`, which takes the rows of `stream` through a whole layer.
+
+    Args:
+        heads: What it is written for.
+        products: Where the functions of `PRODUCTS` lie.
+    """
+    program = Program("layer")
     numbers = {"heads": heads.heads, "key_heads": heads.key_heads, "size": heads.size}
     turn = _shared(program, write_turn(program, **numbers))
     look = _shared(program, write_look(program, **numbers), own_memory=True)
     f = program.function("layer", 1, public=True)
     fields = Fields(f, f.arguments[0])
 
-    def product(
-        part: str, rounding: str, source: str, width: str, stride: Value, norm: str = ""
-    ) -> None:
+    def product(part: str, kind: str, source: str, width: str, stride: Value) -> None:
         fields.put("source", getattr(fields, source))
         fields.put("source_width", getattr(fields, width))
         fields.put("source_stride", stride)
-        if norm:
-            fields.put("norm", getattr(fields, norm))
         for what in ("weight", "corrections", "weight_scales", "panels"):
             fields.put(what, getattr(fields, f"{part}_{what}"))
-        multiplied(f, fields, rounding)
+        f.call_foreign(f.number(I64, products[kind]), NOTHING, f.arguments[0])
 
     def to(result: str, stride: Value, adds: int) -> None:
         fields.put("result", getattr(fields, result))
@@ -80,17 +82,20 @@ def _write_layer(program: Program, heads: Heads, multiplied) -> None:
         fields.put("adds", adds)
 
     stream = fields.width * 4
+    fields.put("norm", fields.attention_norm)
     to("heads", fields.heads_stride, 0)
-    product("qkv", "normed", "stream", "width", stream, "attention_norm")
+    product("qkv", "normed", "stream", "width", stream)
     _run(f, fields, turn, fields.rows, alone_below=2 * _FEW)
     _run(f, fields, look, fields.chunks * heads.key_heads)
     to("stream", stream, 1)
     product("out", "plain", "mixed", "mixed_width", fields.mixed_width * 4)
+    fields.put("norm", fields.mlp_norm)
     to("both", fields.both_stride, 0)
-    product("gate_up", "normed", "stream", "width", stream, "mlp_norm")
+    product("gate_up", "normed", "stream", "width", stream)
     to("stream", stream, 1)
     product("down", "gated", "both", "inner", fields.both_stride)
     f.close()
+    return program
 
 
 def _shared(program: Program, one: Function, *, own_memory: bool = False) -> Function:

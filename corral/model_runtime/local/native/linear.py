@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from corral.model_runtime.local.native.machine import Arguments, compiled
+from corral.model_runtime.local.native.machine import Arguments, products_for
 from corral.model_runtime.local.native.product import ISAS, Packed, pack
 from corral.model_runtime.local.native.rows import BLOCK
 
@@ -48,12 +48,12 @@ class NativeLinear:
     """`x @ weight.T`; see `kernels.Linear`. A pass as a whole takes `packed` instead."""
 
     def __init__(self, weight: Quantised, isa: str) -> None:
-        """Lay out a weight whose rows' length is a multiple of 16."""
+        """Lay out a weight whose rows are a multiple of `MULTIPLE` long."""
         self.isa = isa
         self.packed: Packed = pack(weight, ISAS[isa])
-        self._rounded = Rounded()
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """The product with rows of shape (n, in): (n, out)."""
         import torch
 
         packed, threads = self.packed, torch.get_num_threads()
@@ -61,7 +61,8 @@ class NativeLinear:
         rows = x.shape[0]
         result = x.new_empty((rows, packed.corrections.numel()))
         arguments = Arguments()
-        self._rounded.reserve(arguments, rows, packed.width)
+        rounded = Rounded()
+        rounded.reserve(arguments, rows, packed.width)
         scratch = x.new_empty((threads, packed.width))
         arguments.set(
             threads=threads,
@@ -75,5 +76,5 @@ class NativeLinear:
             result_stride=result.shape[1] * 4,
             **packed.fields(),
         )
-        compiled(self.isa).linear(arguments.address)
+        products_for(self.isa).functions["plain"](arguments.address)
         return result[:, : packed.out]

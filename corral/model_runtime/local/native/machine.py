@@ -1,24 +1,32 @@
 """Which of the kernels this machine can run, compiled for it, and the threads that run them.
 
-The threads are torch's own: torch's library for them, OpenMP's by GNU, is asked to run a function in
-all of them, so that there are never two sets of threads that wait for each other's processors.
+The threads are torch's own: the library that it takes them from, OpenMP's by GNU, is asked to run a
+function in all of them. So there are never two sets of threads that want the same processors.
 """
 
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import platform
 import sys
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from corral.model_runtime.local.native.code import Program
 from corral.model_runtime.local.native.fields import FIELDS
-from corral.model_runtime.local.native.layer import Heads, write_program
+from corral.model_runtime.local.native.layer import (
+    PRODUCTS,
+    Heads,
+    write_layer,
+    write_products,
+)
 from corral.model_runtime.local.native.product import ISAS, Isa
 
-__all__ = ["Compiled", "Arguments", "compiled", "host_isa", "threads_of_torch"]
+__all__ = ["Arguments", "Code", "host_isa", "layer_for", "products_for", "threads_of_torch"]
 
 _PLACES = {name: at for at, name in enumerate(FIELDS)}
 
@@ -52,38 +60,41 @@ class Arguments:
         return slice(_PLACES[first], _PLACES[last] + 1)
 
 
-class Compiled:
-    """A program in machine code."""
+class Code:
+    """A program in machine code: its public functions, which take the address of `Arguments`."""
 
-    def __init__(self, isa: Isa, heads: Heads | None) -> None:
-        """Write and compile it, which takes some tenths of a second."""
-        import llvmlite.binding as llvm
-
+    def __init__(self, program: Program, isa: Isa, names: Iterable[str]) -> None:
+        """Compile it, which takes some tenths of a second."""
+        llvm = _llvm()
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
         target = llvm.Target.from_default_triple().create_target_machine(
-            cpu=llvm.get_host_cpu_name(),
-            features=_features(isa),
-            opt=3,
+            cpu=llvm.get_host_cpu_name(), features=_features(isa), opt=2
         )
-        module = llvm.parse_assembly(str(write_program(isa, heads).module))
+        module = llvm.parse_assembly(str(program.module))
         module.verify()
-        options = llvm.create_pipeline_tuning_options(speed_level=2)
-        options.loop_vectorization = options.slp_vectorization = False
+        options = llvm.create_pipeline_tuning_options(speed_level=1)
         builder = llvm.create_pass_builder(target, options)
         builder.getModulePassManager().run(module, builder)
         self._kept: Any = llvm.create_mcjit_compiler(module, target)
         self._kept.finalize_object()
+        self.addresses = {name: self._kept.get_function_address(name) for name in names}
         kind = ctypes.CFUNCTYPE(None, ctypes.c_int64)
-        self.linear: Any = kind(self._kept.get_function_address("linear"))
-        self.head: Any = kind(self._kept.get_function_address("head"))
-        self.layer: Any = kind(self._kept.get_function_address("layer")) if heads else None
+        self.functions: dict[str, Any] = {
+            name: kind(address) for name, address in self.addresses.items()
+        }
 
 
 @cache
-def compiled(isa: str, heads: Heads | None = None) -> Compiled:
-    """The program for a kind of processor, compiled once."""
-    return Compiled(ISAS[isa], heads)
+def products_for(isa: str) -> Code:
+    """The products for a kind of processor, compiled once."""
+    return Code(write_products(ISAS[isa]), ISAS[isa], PRODUCTS)
+
+
+@cache
+def layer_for(isa: str, heads: Heads) -> Code:
+    """A layer for a kind of processor, compiled once."""
+    return Code(write_layer(heads, products_for(isa).addresses), ISAS[isa], ["layer"])
 
 
 @cache
@@ -92,12 +103,13 @@ def host_isa() -> str:
     if sys.platform != "linux" or platform.machine() not in ("x86_64", "AMD64"):
         return ""
     try:
-        import llvmlite.binding as llvm
+        llvm = _llvm()
+        mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_EXEC).close()
     except (ImportError, OSError):
-        return ""
+        return ""  # it isn't installed, or the system lets no program make code
     if threads_of_torch() is None:
         return ""
-    has = llvm.get_host_cpu_features()
+    has: dict[str, bool] = llvm.get_host_cpu_features()
     for isa in ISAS.values():
         if all(has.get(feature) for feature in isa.features):
             return isa.name
@@ -120,6 +132,12 @@ def threads_of_torch() -> Any:
     return None
 
 
+def _llvm() -> Any:
+    import llvmlite.binding as llvm  # pyright: ignore[reportMissingTypeStubs]
+
+    return llvm
+
+
 def _address(function: Any) -> int:
     address = ctypes.cast(function, ctypes.c_void_p).value
     assert address is not None
@@ -128,9 +146,7 @@ def _address(function: Any) -> int:
 
 def _features(isa: Isa) -> str:
     """What the code may use: all that this processor has, or for a lesser kind only that one's."""
-    import llvmlite.binding as llvm
-
-    has = llvm.get_host_cpu_features()
+    has: Any = _llvm().get_host_cpu_features()
     if isa.lanes < 16:
         for name in has:
             if name.startswith(("avx512", "avxvnni", "avx10", "amx")) and name not in isa.features:

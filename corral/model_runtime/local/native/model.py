@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from corral.model_runtime.local.engine import Step
 from corral.model_runtime.local.lane import adjust
-from corral.model_runtime.local.native.linear import NativeLinear, Rounded
-from corral.model_runtime.local.native.machine import Arguments, compiled
 from corral.model_runtime.local.native.layer import Heads
+from corral.model_runtime.local.native.linear import NativeLinear, Rounded
+from corral.model_runtime.local.native.machine import Arguments, layer_for, products_for
 
 if TYPE_CHECKING:
     import torch
@@ -28,9 +28,14 @@ class LayerLike(Protocol):
     """What is read of a `llama.Layer`."""
 
     @property
-    def attention_norm(self) -> torch.Tensor: ...
+    def attention_norm(self) -> torch.Tensor:
+        """Of shape (width,)."""
+        ...
+
     @property
-    def mlp_norm(self) -> torch.Tensor: ...
+    def mlp_norm(self) -> torch.Tensor:
+        """Of shape (width,)."""
+        ...
 
 
 class NativeModel:
@@ -47,9 +52,9 @@ class NativeModel:
         self._shape = shape
         self._kept = (layers, norm)
         self._head = head
-        self._code = compiled(
-            head.isa, Heads(shape.heads, shape.kv_heads, shape.head_size)
-        )
+        heads = Heads(shape.heads, shape.kv_heads, shape.head_size)
+        self._run_layer = layer_for(head.isa, heads).functions["layer"]
+        self._run_head = products_for(head.isa).functions["normed"]
         self._arguments = arguments = Arguments()
         self._rounded = Rounded()
         self._heads_stride = layers[0][1][0].packed.corrections.numel()
@@ -86,7 +91,7 @@ class NativeModel:
         """
         import torch
 
-        shape, arguments = self._shape, self._arguments
+        arguments = self._arguments
         count, threads = rows.shape[0], torch.get_num_threads()
         positions: list[int] = []
         sequences: list[int] = []
@@ -138,7 +143,7 @@ class NativeModel:
                 )
             ),
         )
-        raw, span, run, address = arguments.raw, self._span, self._code.layer, arguments.address
+        raw, span, run, address = arguments.raw, self._span, self._run_layer, arguments.address
         for layer in self._layers:
             adjust()
             raw[_THREADS] = torch.get_num_threads()
@@ -165,7 +170,7 @@ class NativeModel:
             threads=threads,
             **packed.fields(),
         )
-        self._code.head(arguments.address)
+        self._run_head(arguments.address)
         return result[:, : packed.out]
 
     def _reserve(self, arguments: Arguments, rows: int, longest: int, threads: int) -> None:

@@ -1,8 +1,8 @@
 """The product of rounded rows with a weight in 8 bits.
 
-The weight lies in panels of some output channels: for every four inputs in turn, four values of each
-channel. One instruction multiplies and adds up four neighbouring values, for as many channels as a
-register holds, so a panel is read from its first byte to its last, once for up to twelve rows.
+The weight lies in panels of some output channels: for every four inputs in turn, four values of
+each channel. One instruction multiplies and adds up four neighbouring values, for as many channels
+as a register holds, so a panel is read from its first byte to its last, once for up to twelve rows.
 The sums are whole numbers, so that their order doesn't matter.
 """
 
@@ -24,14 +24,17 @@ from corral.model_runtime.local.native.code import (
     vector,
 )
 from corral.model_runtime.local.native.fields import Fields
-from corral.model_runtime.local.native.rows import BLOCK
+from corral.model_runtime.local.native.rows import ADDED, BLOCK
 
 if TYPE_CHECKING:
     import torch
 
     from corral.model_runtime.local.kernels import Quantised
 
-__all__ = ["ISAS", "Isa", "Packed", "pack", "write_product"]
+__all__ = ["ISAS", "MULTIPLE", "Isa", "Packed", "pack", "write_product"]
+
+MULTIPLE = 16
+"""What the length of rows has to be a multiple of."""
 
 _AHEAD = 2048
 """Bytes of the weight that are fetched ahead of their use."""
@@ -48,8 +51,8 @@ class Isa:
     """32-bit numbers in a register."""
     offset: int
     """What stands for 0 in the rows' 8 bits."""
-    rows: int
-    """Rows whose sums fit into the registers together."""
+    rows: tuple[int, ...]
+    """How many rows are taken at once, the most first; the last is 1."""
     dot: Callable[[Function, Value, Value, Value], Value]
     """Adds the products of each four values of a row (the third) and of a weight to sums."""
 
@@ -85,7 +88,7 @@ ISAS: Final[Mapping[str, Isa]] = {
             features=("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vnni", "fma"),
             lanes=16,
             offset=128,
-            rows=12,
+            rows=(12, 8, 6, 4, 2, 1),
             dot=_vnni(512),
         ),
         Isa(
@@ -93,10 +96,10 @@ ISAS: Final[Mapping[str, Isa]] = {
             features=("avx2", "fma", "avxvnni"),
             lanes=8,
             offset=128,
-            rows=6,
+            rows=(6, 4, 2, 1),
             dot=_vnni(256),
         ),
-        Isa(name="avx2", features=("avx2", "fma"), lanes=8, offset=0, rows=4, dot=_avx2),
+        Isa(name="avx2", features=("avx2", "fma"), lanes=8, offset=0, rows=(4, 2, 1), dot=_avx2),
     )
 }
 """The best first."""
@@ -125,23 +128,25 @@ class Packed:
 
 
 def pack(weight: Quantised, isa: Isa) -> Packed:
-    """Lay out a weight whose rows' length is a multiple of 16."""
+    """Lay out a weight whose rows are a multiple of `MULTIPLE` long."""
+    import numpy
     import torch
 
     from corral.model_runtime.local.pages import empty_in_large_pages
 
     out, width = weight.values.shape
-    count = -(-out // isa.panel)
+    count, whole = -(-out // isa.panel), out // isa.panel
     words = weight.values.contiguous().view(torch.int32)
     panels = empty_in_large_pages(words.new_empty(0), [count, width // 4, isa.panel])
-    whole = out // isa.panel
-    full = words[: whole * isa.panel].view(whole, isa.panel, width // 4)
-    panels[:whole].copy_(full.transpose(1, 2))
+    # Numpy's ways to copy and to add up are many times as fast as torch's.
+    full = words[: whole * isa.panel].view(whole, isa.panel, width // 4).transpose(1, 2)
+    numpy.copyto(panels[:whole].numpy(), full.numpy())
     if whole < count:
         panels[whole].zero_()
         panels[whole, :, : out - whole * isa.panel] = words[whole * isa.panel :].t()
     corrections = torch.zeros(count * isa.panel, dtype=torch.int32)
-    corrections[:out] = weight.values.sum(1, dtype=torch.int32) * -isa.offset
+    sums = numpy.add.reduce(weight.values.numpy(), axis=1, dtype=numpy.int32)
+    corrections[:out] = torch.tensor(sums) * -isa.offset
     scales = torch.zeros(count * isa.panel)
     scales[:out] = weight.scales
     return Packed(out=out, width=width, panels=panels, corrections=corrections, scales=scales)
@@ -149,9 +154,20 @@ def pack(weight: Quantised, isa: Isa) -> Packed:
 
 def write_product(program: Program, isa: Isa) -> Function:
     """A function of the fields and a panel's number: its channels of the product with all rows."""
-    tiles = [_tile(program, isa, rows) for rows in range(1, isa.rows + 1)]
+    tiles = {rows: _tile(program, isa, rows) for rows in isa.rows}
     f = program.function("panel", 2)
-    fields, panel = Fields(f, f.arguments[0]), f.arguments[1]
+    fields, share = Fields(f, f.arguments[0]), f.arguments[1]
+    each = fields.share
+    first = share * each
+    with f.loop(first, (first + each).at_most(fields.panels)) as panel:
+        _panel(f, fields, panel, isa, tiles)
+    f.close()
+    return f
+
+
+def _panel(
+    f: Function, fields: Fields, panel: Value, isa: Isa, tiles: Mapping[int, Function]
+) -> None:
     width, rows = fields.source_width, fields.rows
     first = panel * isa.panel * 4
     weight = fields.weight + panel * isa.panel * width
@@ -163,27 +179,27 @@ def write_product(program: Program, isa: Isa) -> Function:
         fields.result + first,
         fields.result_stride,
     )
-    zero, one = f.number(I64, 0), f.number(I64, 1)
 
-    def all_of(begin: Value, count: Value, step: Value, scales: Value, to: Value, adds: Value):
-        """All rows in their blocks, some at once; a block's rows are `step` bytes apart."""
+    def all_of(begin: Value, count: Value, step: Value, scales: Value, to: Value) -> None:
+        """All rows in their blocks, some at once; a block's rows are `step` apart, or all of it."""
         with f.loop(0, count, BLOCK) as block:
             there = (count - block).at_most(BLOCK)
-            apart = step.equals(zero).choose(there * 4, step)
-            with f.loop(0, there, isa.rows) as row:
-                left = (there - row).at_most(isa.rows)
-                place = begin + block * width + row * 4
-                for number, tile in enumerate(tiles, 1):
-                    with f.when(left.equals(number)):
-                        at = block + row
-                        f.call(tile, *about, place, apart, scales + at * 4, to + at * 8, adds)
+            apart = step.equals(0).choose(there, step) * 4
+            done = f.number(I64, 0)
+            for together, tile in tiles.items():
+                with f.loop(done, there - (together - 1), together) as row:
+                    at = block + row
+                    place = begin + block * width + row * 4
+                    f.call(tile, *about, place, apart, scales + at * 4, to + at * 8, fields.adds)
+                done = there - (there - done) % together
 
-    all_of(fields.rounded, rows, zero, fields.scales, fields.targets, fields.adds)
-    apart = rows.at_most(BLOCK) * 4
+    is_single = rows.equals(1)
+    none = f.number(I64, 0)
     finer = fields.finer_count
-    all_of(fields.finer, finer, apart, fields.finer_scales, fields.finer_targets, one)
-    f.close()
-    return f
+    count, finer = rows + is_single.choose(finer, 0), is_single.choose(none, finer)
+    apart = is_single.choose(f.number(I64, 2), 0)
+    all_of(fields.rounded, count, apart, fields.scales, fields.targets)
+    all_of(fields.finer, finer, rows.at_most(BLOCK), fields.finer_scales, fields.finer_targets)
 
 
 def _tile(program: Program, isa: Isa, rows: int) -> Function:
@@ -194,8 +210,7 @@ def _tile(program: Program, isa: Isa, rows: int) -> Function:
     whole, real = vector(I32, isa.lanes), vector(F32, isa.lanes)
     size = 4 * isa.lanes
     sums = [
-        [f.cell(f.load(whole, corrections + half * size)) for half in range(2)]
-        for _ in range(rows)
+        [f.cell(f.load(whole, corrections + half * size)) for half in range(2)] for _ in range(rows)
     ]
     many = 2 if rows > 2 else 4
     with f.loop(0, width // 4, many) as at:
@@ -216,11 +231,11 @@ def _tile(program: Program, isa: Isa, rows: int) -> Function:
     for row in range(rows):
         scale = f.load(F32, scales + row * 4)
         target = f.load(I64, targets + row * 8)
+        is_added = (adds | target >> 32).equals(1)
         for half in range(2):
-            place = result + target * stride + half * size
+            place = result + (target & ADDED - 1) * stride + half * size
             value = sums[row][half].get().to(F32) * f.load(real, weight_scales + half * size)
             before = f.load(real, place)
-            is_added = adds.equals(1)
             f.store(is_added.choose(before, none) + value * scale, place)
     f.close()
     return f

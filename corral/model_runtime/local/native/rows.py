@@ -1,11 +1,12 @@
 """Rows on their way into a product: made ready, then rounded to 8 bits.
 
-A row is divided by its largest value and rounded to a 127th of it. A few values of a Llama's rows are
-many times the rest, which then vanish in the rounding; what the rounding took of such a row is
+A row is divided by its largest value and rounded to a 127th of it. A few values of a Llama's rows
+are many times the rest, which then vanish in the rounding; what the rounding took of such a row is
 rounded a second time, as a row of its own whose product is added to the first one's.
 
 Rounded rows lie in blocks of twelve, four neighbouring values of each row after the other, as the
-product wants them.
+product wants them; what was rounded the second time lies in blocks of its own, but beside a single
+row, so that both are multiplied together.
 """
 
 from __future__ import annotations
@@ -13,13 +14,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-from corral.model_runtime.local.native.code import F32, I8, I32, Function, Program, Value, vector
+from corral.model_runtime.local.native.code import (
+    F32,
+    I8,
+    I32,
+    I64,
+    Function,
+    Program,
+    Value,
+    vector,
+)
 from corral.model_runtime.local.native.fields import Fields
 
-__all__ = ["BLOCK", "exponential", "gated", "normed", "plain", "write_rounding"]
+__all__ = ["ADDED", "BLOCK", "exponential", "gated", "normed", "plain", "write_rounding"]
 
 BLOCK = 12
 """Rows that a product takes at once."""
+
+ADDED = 1 << 32
+"""Goes with the number of the row of the result that a product is to be added to."""
 
 _OUTLYING = 8.0
 """A row whose largest value is so many times its root mean square is rounded twice."""
@@ -37,7 +50,11 @@ def plain(f: Function, fields: Fields, row: Value, lanes: int) -> Callable[[Valu
 def normed(f: Function, fields: Fields, row: Value, lanes: int) -> Callable[[Value], Value]:
     """The rows divided by their root mean square, times a weight."""
     kind = vector(F32, lanes)
-    begin, norm, width = fields.source + row * fields.source_stride, fields.norm, fields.source_width
+    begin, norm, width = (
+        fields.source + row * fields.source_stride,
+        fields.norm,
+        fields.source_width,
+    )
     squares = f.cell(f.number(kind, 0.0))
     with f.loop(0, width, lanes) as at:
         value = f.load(kind, begin + at * 4)
@@ -101,25 +118,30 @@ def write_rounding(
                 f.store(words.lane(word), begin + (at // 4 + word) * step)
         return left.get().folded("at_least").at_least(1e-30)
 
-    block = row // BLOCK
-    step = (rows - block * BLOCK).at_most(BLOCK) * 4
-    begin = fields.rounded + block * BLOCK * width + (row - block * BLOCK) * 4
-    left = rounded(begin, step, f.number(F32, 127.0) / top)
+    def place_of(row: Value) -> Value:
+        return row // BLOCK * BLOCK * width + row % BLOCK * 4
+
+    is_single = rows.equals(1)
+    left_over = (rows - row // BLOCK * BLOCK).at_most(BLOCK)
+    step = is_single.choose(f.number(I64, 2), left_over) * 4
+    left = rounded(fields.rounded + place_of(row), step, f.number(F32, 127.0) / top)
     scale = top / 127.0
     f.store(scale, fields.scales + row * 4)
     with f.when(outlying):
-        place = f.take_ticket(fields.place("finer_count"))
-        block = place // BLOCK
-        begin = fields.finer + block * BLOCK * width + (place - block * BLOCK) * 4
-        rounded(begin, rows.at_most(BLOCK) * 4, f.number(F32, 127.0) / left)
-        f.store(scale * left / 127.0, fields.finer_scales + place * 4)
-        f.store(row, fields.finer_targets + place * 8)
+        finer = f.take_ticket(fields.place("finer_count"))
+        begin = is_single.choose(fields.rounded + 4, fields.finer + place_of(finer))
+        step = is_single.choose(f.number(I64, 2), rows.at_most(BLOCK)) * 4
+        rounded(begin, step, f.number(F32, 127.0) / left)
+        scales = is_single.choose(fields.scales + 4, fields.finer_scales + finer * 4)
+        targets = is_single.choose(fields.targets + 8, fields.finer_targets + finer * 8)
+        f.store(scale * left / 127.0, scales)
+        f.store(row + ADDED, targets)
     f.close()
     return f
 
 
 def exponential(f: Function, x: Value) -> Value:
-    """e to the power of x, to within two units of the last place; for x of at most 88.
+    """The exponential of x, to within two units of the last place; for x of at most 88.
 
     By Cody and Waite's reduction to half of ln 2 and a polynomial of the sixth degree.
     """
@@ -132,4 +154,3 @@ def exponential(f: Function, x: Value) -> Value:
         sum_ = f.fused(sum_, rest, f.number(x.type, factor))
     power = (whole.to(I32) + 127) << 23
     return sum_ * power.seen_as(x.type)
-
