@@ -25,6 +25,7 @@ FIELDS = (
     "rounded",
     "scales",
     "targets",
+    "single_targets",
     "finer",
     "finer_scales",
     "finer_targets",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from corral.model_runtime.local.native.machine import Arguments, products_for
 from corral.model_runtime.local.native.product import ISAS, Packed, pack
-from corral.model_runtime.local.native.rows import BLOCK
+from corral.model_runtime.local.native.rows import ADDED, BLOCK
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +21,10 @@ class Rounded:
 
     def __init__(self) -> None:
         """None yet."""
+        import torch
+
         self._rows = self._width = 0
+        self._single_targets = torch.tensor([0, ADDED])
 
     def reserve(self, arguments: Arguments, rows: int, width: int) -> None:
         """See that so many rows of at most that width fit, and say where they go."""
@@ -40,6 +43,7 @@ class Rounded:
             scales=self._reals[0].data_ptr(),
             finer_scales=self._reals[1].data_ptr(),
             targets=self._targets[0].data_ptr(),
+            single_targets=self._single_targets.data_ptr(),
             finer_targets=self._targets[1].data_ptr(),
         )
 

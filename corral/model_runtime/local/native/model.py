@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -91,57 +92,21 @@ class NativeModel:
         """
         import torch
 
-        arguments = self._arguments
-        count, threads = rows.shape[0], torch.get_num_threads()
-        positions: list[int] = []
-        sequences: list[int] = []
-        chunks: list[tuple[int, int]] = []
-        caches: list[tuple[int, int, int]] = []
-        longest = 0
-        for at, step in enumerate(steps):
-            n = len(step.ids)
-            caches.append(step.cache.reserve(n))
-            length = step.cache.length
-            begin = len(positions)
-            positions.extend(range(length - n, length))
-            sequences.extend([at] * n)
-            chunks.extend((begin + i, min(_CHUNK, n - i)) for i in range(0, n, _CHUNK))
-            longest = max(longest, length)
-        numbers = torch.tensor(
-            [
-                *positions,
-                *sequences,
-                *(one for each in zip(*caches, strict=True) for one in each),
-                *(one for each in zip(*chunks, strict=True) for one in each),
-            ]
-        )
-        first = numbers.data_ptr()
-        ends = (count, count, len(caches), len(caches), len(caches), len(chunks))
-        places = [first]
-        for end in ends:
-            places.append(places[-1] + 8 * end)
-        self._reserve(arguments, count, longest, threads)
+        arguments, count = self._arguments, rows.shape[0]
+        tables = _tables(steps)
+        numbers = torch.tensor([number for table in tables.values() for number in table])
+        at = numbers.data_ptr()
+        for name, table in tables.items():
+            arguments.set(**{name: at})
+            at += 8 * len(table)
+        longest = max(step.cache.length for step in steps)
+        self._reserve(arguments, count, longest, torch.get_num_threads())
         arguments.set(
             rows=count,
             stream=rows.data_ptr(),
             cosines=turn[0].data_ptr(),
             sines=turn[1].data_ptr(),
-            chunks=len(chunks),
-            **dict(
-                zip(
-                    (
-                        "positions",
-                        "sequences",
-                        "caches",
-                        "cache_layers",
-                        "cache_heads",
-                        "chunk_firsts",
-                        "chunk_counts",
-                    ),
-                    places,
-                    strict=True,
-                )
-            ),
+            chunks=len(tables["chunk_firsts"]),
         )
         raw, span, run, address = arguments.raw, self._span, self._run_layer, arguments.address
         for layer in self._layers:
@@ -195,9 +160,24 @@ class NativeModel:
         )
 
 
-def _bits(real: float) -> int:
-    import struct
+def _tables(steps: Sequence[Step]) -> dict[str, list[int]]:
+    """What the layers are told of tokens, caches and chunks of tokens. Caches grow."""
+    names = ("positions", "sequences", "caches", "cache_layers", "cache_heads")
+    tables: dict[str, list[int]] = {name: [] for name in (*names, "chunk_firsts", "chunk_counts")}
+    for at, step in enumerate(steps):
+        n, begin = len(step.ids), len(tables["positions"])
+        where, layers, heads = step.cache.reserve(n)
+        tables["positions"] += range(step.cache.length - n, step.cache.length)
+        tables["sequences"] += [at] * n
+        tables["caches"].append(where)
+        tables["cache_layers"].append(layers)
+        tables["cache_heads"].append(heads)
+        tables["chunk_firsts"] += range(begin, begin + n, _CHUNK)
+        tables["chunk_counts"] += [min(_CHUNK, n - i) for i in range(0, n, _CHUNK)]
+    return tables
 
+
+def _bits(real: float) -> int:
     return struct.unpack("<i", struct.pack("<f", real))[0]
 
 

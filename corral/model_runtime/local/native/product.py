@@ -198,7 +198,8 @@ def _panel(
     finer = fields.finer_count
     count, finer = rows + is_single.choose(finer, 0), is_single.choose(none, finer)
     apart = is_single.choose(f.number(I64, 2), 0)
-    all_of(fields.rounded, count, apart, fields.scales, fields.targets)
+    targets = is_single.choose(fields.single_targets, fields.targets)
+    all_of(fields.rounded, count, apart, fields.scales, targets)
     all_of(fields.finer, finer, rows.at_most(BLOCK), fields.finer_scales, fields.finer_targets)
 
 

@@ -133,9 +133,8 @@ def write_rounding(
         step = is_single.choose(f.number(I64, 2), rows.at_most(BLOCK)) * 4
         rounded(begin, step, f.number(F32, 127.0) / left)
         scales = is_single.choose(fields.scales + 4, fields.finer_scales + finer * 4)
-        targets = is_single.choose(fields.targets + 8, fields.finer_targets + finer * 8)
         f.store(scale * left / 127.0, scales)
-        f.store(row + ADDED, targets)
+        f.store(row + ADDED, fields.finer_targets + finer * 8)
     f.close()
     return f
 
