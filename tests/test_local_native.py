@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import math
 import sys
 
@@ -12,7 +13,7 @@ import tiny_llama
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from corral.model_runtime.local import kernels
+from corral.model_runtime.local import kernels, loading
 from corral.model_runtime.local.engine import Step
 from corral.model_runtime.local.kernels import quantise
 from corral.model_runtime.local.kv import BLOCK, LlamaCache
@@ -29,6 +30,10 @@ from corral.model_runtime.local.native.rows import exponential
 pytestmark = pytest.mark.skipif(not host_isa(), reason="no own code for this processor")
 
 
+OWN = kernels._CPU["int8"][0]
+HALF = "avx-vnni by avx-512"
+
+
 def here() -> list[str]:
     """The kinds of processor whose code this one runs."""
     import llvmlite.binding as llvm
@@ -36,11 +41,26 @@ def here() -> list[str]:
     if not host_isa():
         return []
     has = llvm.get_host_cpu_features()
-    return [isa.name for isa in ISAS.values() if all(has.get(one) for one in isa.features)]
+    names = [isa.name for isa in ISAS.values() if all(has.get(one) for one in isa.features)]
+    return [*names, HALF] if "avx512-vnni" in names else names
 
 
 def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture(autouse=True)
+def half_registers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The code for processors with AVX-VNNI, where this one has the same instruction by AVX-512."""
+    isa = ISAS["avx-vnni"]
+    features = (*ISAS["avx2"].features, "avx512f", "avx512bw", "avx512vl", "avx512vnni")
+    monkeypatch.setitem(ISAS, HALF, dataclasses.replace(isa, name=HALF, features=features))
+
+
+@pytest.fixture(autouse=True)
+def own_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the fastest where the machine has nothing else to do."""
+    monkeypatch.setattr(loading, "choose_kernel", lambda device, precision: OWN)
 
 
 # --- the product
@@ -68,6 +88,18 @@ def test_a_product_is_right_and_each_row_the_same_in_any_company(isa: str, out: 
     assert bool((off <= 0.02 * exact.norm(dim=1) + 1e-6).all())
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_what_is_not_finite_comes_out_as_such_and_harms_no_other_row(bad: float):
+    linear = NativeLinear(quantise(torch.randn(64, 128, generator=seeded(1))), host_isa())
+    rows = torch.randn(5, 128, generator=seeded(2))
+    before = linear(rows)
+    rows[3, 17] = bad
+    after = linear(rows)
+    assert not bool(torch.isfinite(after[3]).any())
+    assert not bool(torch.isfinite(linear(rows[3:4])).any())
+    assert torch.equal(after[[0, 1, 2, 4]], before[[0, 1, 2, 4]])
+
+
 def test_every_kind_of_processor_gives_the_same_numbers():
     weight = quantise(torch.randn(96, 1024, generator=seeded(3)))
     rows = torch.randn(40, 1024, generator=seeded(4))
@@ -91,12 +123,11 @@ def test_many_threads_share_the_work_and_change_nothing():
 
 
 def test_where_there_is_no_compiler_torchs_kernels_are_taken(monkeypatch: pytest.MonkeyPatch):
-    own = kernels._CPU["int8"][0]
-    assert kernels._is_right(own)
+    assert kernels._is_right(OWN)
     for name in [name for name in sys.modules if ".local.native" in name or "llvmlite" in name]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "llvmlite", None)
-    assert not kernels._is_right(own)
+    assert not kernels._is_right(OWN)
 
 
 def test_where_programs_may_not_make_code_there_is_none(monkeypatch: pytest.MonkeyPatch):
@@ -110,7 +141,7 @@ def test_where_programs_may_not_make_code_there_is_none(monkeypatch: pytest.Monk
 def test_rows_of_an_odd_length_go_another_way():
     weight = torch.randn(20, 40, generator=seeded(7))
     rows = torch.randn(3, 40, generator=seeded(8))
-    linear = kernels._CPU["int8"][0].prepare(quantise(weight))
+    linear = OWN.prepare(quantise(weight))
     assert not isinstance(linear, NativeLinear)
     assert torch.dist(linear(rows), rows @ weight.t()) < 0.02 * (rows @ weight.t()).norm()
 
@@ -285,3 +316,29 @@ def test_a_width_that_fills_no_panel_goes_layer_by_layer_through_torch(tmp_path,
         expected = model(torch.tensor([ids])).logits[0]
     assert float((got - expected).norm() / expected.norm()) < 0.05
     assert not math.isnan(float(got.sum()))
+
+
+def test_threads_that_come_back_during_a_pass_find_memory_of_their_own(tmp_path, monkeypatch):
+    from corral.model_runtime.local.native import model
+
+    monkeypatch.setenv("CORRAL_CACHE", str(tmp_path / "cache"))
+    config = tiny_llama.make(tmp_path / "model")
+    engine = load_llama(tmp_path / "model", config, name="tiny", precision="int8")
+    ids = list(range(5, 60))
+    before = torch.get_num_threads()
+    seen: list[int] = []
+
+    def more() -> None:
+        torch.set_num_threads(3 * model.os.cpu_count())
+        seen.append(len(engine._native._scratch))
+
+    try:
+        torch.set_num_threads(1)
+        alone = engine.forward([Step(cache=engine.new_cache(), ids=ids, wanted=55)])[0]
+        monkeypatch.setattr(model, "adjust", more)
+        together = engine.forward([Step(cache=engine.new_cache(), ids=ids, wanted=55)])[0]
+        used = engine._native._arguments.raw[Arguments.place("threads")]
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(alone, together)
+    assert used <= min(seen)

@@ -55,7 +55,8 @@ class Arguments:
         """Where a field is in `raw`."""
         return _PLACES[name]
 
-    def span(self, first: str, last: str) -> slice:
+    @staticmethod
+    def span(first: str, last: str) -> slice:
         """The places from one field to another, both included."""
         return slice(_PLACES[first], _PLACES[last] + 1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
@@ -50,7 +51,10 @@ class NativeModel:
         head: NativeLinear,
     ) -> None:
         """Take over layers, each with its products qkv, out, gate_up and down in this order."""
+        import torch
+
         self._shape = shape
+        self._most_threads = max(torch.get_num_threads(), os.cpu_count() or 1)
         self._kept = (layers, norm)
         self._head = head
         heads = Heads(shape.heads, shape.kv_heads, shape.head_size)
@@ -100,7 +104,7 @@ class NativeModel:
             arguments.set(**{name: at})
             at += 8 * len(table)
         longest = max(step.cache.length for step in steps)
-        self._reserve(arguments, count, longest, torch.get_num_threads())
+        self._reserve(arguments, count, longest)
         arguments.set(
             rows=count,
             stream=rows.data_ptr(),
@@ -110,8 +114,8 @@ class NativeModel:
         )
         raw, span, run, address = arguments.raw, self._span, self._run_layer, arguments.address
         for layer in self._layers:
-            adjust()
-            raw[_THREADS] = torch.get_num_threads()
+            adjust()  # There may be more threads after it, but memory only for so many.
+            raw[_THREADS] = min(torch.get_num_threads(), self._most_threads)
             raw[span] = layer
             run(address)
 
@@ -120,9 +124,9 @@ class NativeModel:
         import torch
 
         arguments, packed, shape = self._arguments, self._head.packed, self._shape
-        count, threads = rows.shape[0], torch.get_num_threads()
+        count = rows.shape[0]
         result = rows.new_empty((count, packed.corrections.numel()))
-        self._reserve(arguments, count, 0, threads)
+        self._reserve(arguments, count, 0)
         arguments.set(
             rows=count,
             source=rows.data_ptr(),
@@ -132,21 +136,21 @@ class NativeModel:
             result=result.data_ptr(),
             result_stride=result.shape[1] * 4,
             adds=0,
-            threads=threads,
+            threads=min(torch.get_num_threads(), self._most_threads),
             **packed.fields(),
         )
         self._run_head(arguments.address)
         return result[:, : packed.out]
 
-    def _reserve(self, arguments: Arguments, rows: int, longest: int, threads: int) -> None:
+    def _reserve(self, arguments: Arguments, rows: int, longest: int) -> None:
         import torch
 
         shape = self._shape
         widest = max(shape.width, shape.inner, shape.heads * shape.head_size)
         self._rounded.reserve(arguments, rows, widest)
         need = max(widest, 4 * (longest + 4))
-        if self._scratch is None or self._scratch.shape[1] < need or len(self._scratch) < threads:
-            self._scratch = torch.empty(threads, -(-need // 1024) * 1024)
+        if self._scratch is None or self._scratch.shape[1] < need:
+            self._scratch = torch.empty(self._most_threads, -(-need // 1024) * 1024)
         mixed = shape.heads * shape.head_size
         if self._work is None or len(self._work) < rows:
             self._work = torch.empty(rows, self._heads_stride + mixed + self._both_stride)

@@ -102,7 +102,8 @@ def write_rounding(
         largest.set(largest.get().at_least(f.unary("fabs", value)))
         squares.set(f.fused(value, value, squares.get()))
     top = largest.get().folded("at_least").at_least(1e-30)
-    outlying = squares.get().folded("add") * _OUTLYING**2 < top * top * width.to(F32)
+    square = squares.get().folded("add")
+    outlying = square * _OUTLYING**2 < top * top * width.to(F32)
 
     def rounded(begin: Value, step: Value, factor: Value) -> Value:
         """Round what lies in `scratch`, put what is left there, and return its largest value."""
@@ -125,7 +126,8 @@ def write_rounding(
     left_over = (rows - row // BLOCK * BLOCK).at_most(BLOCK)
     step = is_single.choose(f.number(I64, 2), left_over) * 4
     left = rounded(fields.rounded + place_of(row), step, f.number(F32, 127.0) / top)
-    scale = top / 127.0
+    # What isn't finite must come out as such, and whole numbers can't hold it.
+    scale = top / 127.0 + square * 0.0
     f.store(scale, fields.scales + row * 4)
     with f.when(outlying):
         finer = f.take_ticket(fields.place("finer_count"))
