@@ -66,7 +66,9 @@ class NativeLinear:
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """The product with rows of shape (n, in): (n, out)."""
-        x = x.contiguous()
+        x = x.float().contiguous()
+        if x.dim() != 2 or x.shape[1] != self.packed.width:
+            raise ValueError(f"Rows of {self.packed.width} values are needed, not {list(x.shape)}.")
         result = x.new_empty((x.shape[0], self._stride))
         arguments = _workspace.prepared(x, self.packed.width)
         arguments.raw[_WEIGHT] = self._fields
