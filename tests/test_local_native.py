@@ -16,10 +16,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from corral.model_runtime.local import kernels, loading
 from corral.model_runtime.local.engine import Step
 from corral.model_runtime.local.kernels import quantise
-from corral.model_runtime.local.kv import BLOCK, LlamaCache
 from corral.model_runtime.local.loading import load_llama
 from corral.model_runtime.local.native import machine
 from corral.model_runtime.local.native.attention import write_look, write_turn
+from corral.model_runtime.local.native.cache import PAGE, Blocks, PagedCache
 from corral.model_runtime.local.native.code import F32, Program, vector
 from corral.model_runtime.local.native.fields import Fields
 from corral.model_runtime.local.native.linear import NativeLinear
@@ -184,14 +184,16 @@ def test_attention_is_torchs_own(heads: int, key_heads: int, size: int):
     f.close()
     code = Code(program, ISAS[host_isa()], ["both"])
 
-    layers, layer, lengths = 2, 1, (0, BLOCK + 6)
-    news = (5, 1)
-    caches = [LlamaCache(torch.empty(layers, 2, 1, key_heads, 0, size)) for _ in news]
+    layer, lengths, news = 1, (0, 3 * PAGE + 6), (5, 1)
+    pool = Blocks(layers=2, key_heads=key_heads, size=size)
+    caches = [PagedCache(pool) for _ in news]
     pasts = []
     for cache, length in zip(caches, lengths, strict=True):
         past = torch.randn(2, key_heads, length, size, generator=seeded(length))
-        if length:
-            cache.grow(length)[layer].copy_(past)
+        cache.reserve(length)
+        for at, block in enumerate(past.split(PAGE, 2)):
+            if length:
+                cache._held[at].tensor[layer, :, :, : block.shape[2]] = block
         pasts.append(past)
     rows = sum(news)
     given = torch.randn(rows, heads + 2 * key_heads, size, generator=seeded(9))
@@ -201,14 +203,13 @@ def test_attention_is_torchs_own(heads: int, key_heads: int, size: int):
     tables = {
         "positions": [*range(5), lengths[1]],
         "sequences": [0] * 5 + [1],
-        "caches": [one[0] for one in places],
-        "cache_layers": [one[1] for one in places],
-        "cache_heads": [one[2] for one in places],
+        "caches": [0, len(places[0])],
+        "blocks": [*places[0], *places[1]],
         "chunk_firsts": [0, 3, 5],
         "chunk_counts": [3, 2, 1],
     }
     held = {name: torch.tensor(table) for name, table in tables.items()}
-    cosines, sines, scratch = angles.cos(), angles.sin(), torch.empty(4 * (BLOCK + 20))
+    cosines, sines, scratch = angles.cos(), angles.sin(), torch.empty(4 * (lengths[1] + 20))
     arguments = Arguments()
     arguments.set(
         rows=rows,
@@ -243,6 +244,61 @@ def test_attention_is_torchs_own(heads: int, key_heads: int, size: int):
             attn_mask=torch.ones(new, total).tril(total - new).bool(),
         )
         assert torch.allclose(seen[part], expected.transpose(0, 1), atol=2e-6)
+
+
+# --- the cache
+
+
+def written(cache: PagedCache, values: list[float]) -> None:
+    """Append positions whose numbers all are one of `values` each."""
+    before = cache.length
+    cache.reserve(len(values))
+    for at, value in enumerate(values, before):
+        cache._held[at // PAGE].tensor[..., at % PAGE, :] = value
+
+
+def read(cache: PagedCache) -> list[float]:
+    return [
+        float(cache._held[at // PAGE].tensor[0, 1, 0, at % PAGE, 3]) for at in range(cache.length)
+    ]
+
+
+def test_copies_share_what_is_full_and_never_what_is_written() -> None:
+    pool = Blocks(layers=2, key_heads=1, size=16)
+    one = PagedCache(pool)
+    numbers = [float(n) for n in range(2 * PAGE + 20)]
+    written(one, numbers)
+    two = one.fork(2 * PAGE + 10)
+    assert [a is b for a, b in zip(one._held, two._held, strict=True)] == [True, True, False]
+    assert one.nbytes == two.nbytes == 2 * pool.nbytes
+    written(two, [-1.0] * PAGE)
+    written(one, [-2.0])
+    assert read(one) == [*numbers, -2.0]
+    assert read(two) == [*numbers[: 2 * PAGE + 10], *[-1.0] * PAGE]
+    one.crop(PAGE + 5)
+    written(one, [-3.0] * 4)  # Into a block that both hold.
+    assert read(one) == [*numbers[: PAGE + 5], *[-3.0] * 4]
+    assert read(two) == [*numbers[: 2 * PAGE + 10], *[-1.0] * PAGE]
+    three = two.fork(PAGE)
+    two.crop(PAGE)
+    written(two, [-4.0])
+    assert read(three) == numbers[:PAGE]
+    assert read(two) == [*numbers[:PAGE], -4.0]
+
+
+def test_blocks_come_back_once_nobody_holds_them() -> None:
+    pool = Blocks(layers=1, key_heads=1, size=16)
+    one = PagedCache(pool)
+    one.reserve(1)
+    free = len(pool._free)
+    one.reserve(3 * PAGE)
+    two = one.fork(2 * PAGE)
+    del one
+    assert len(pool._free) == free - 1  # Of four, two are held on.
+    assert two.nbytes == 2 * pool.nbytes
+    two.crop(0)
+    assert two.nbytes == 0
+    assert len(pool._free) == free + 1
 
 
 # --- the whole

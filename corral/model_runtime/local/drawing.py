@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from corral.errors import ModelError
 from corral.model_runtime.runtime import Sampling
@@ -52,7 +52,7 @@ class Draw:
         import torch
 
         # One sum instead of a look at each: it is not finite if any of them isn't.
-        if not math.isfinite(float(logits.sum())):
+        if not math.isfinite(float(_quick(logits).sum())):
             raise ModelError(
                 "The model produced numbers that are not finite. Its weights are damaged, or "
                 "their precision is too low here."
@@ -60,7 +60,7 @@ class Draw:
         if self._matcher is not None:
             logits = self._matcher.mask(logits)
         if self._sampling.temperature < _COLDEST:
-            return int(logits.argmax())
+            return int(_quick(logits).argmax())
         if self._generator is None:
             self._generator = torch.Generator()
             if self._sampling.seed is None:
@@ -74,6 +74,11 @@ class Draw:
             beyond[0] = False  # one is left to draw, however small the share
             probabilities[order[beyond]] = 0
         return int(torch.multinomial(probabilities, 1, generator=self._generator))
+
+
+def _quick(logits: torch.Tensor) -> Any:
+    """The same numbers as numpy's on a CPU, where it adds up and compares many times as fast."""
+    return logits.numpy() if logits.device.type == "cpu" else logits
 
 
 class Probabilities:

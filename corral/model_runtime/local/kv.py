@@ -46,18 +46,11 @@ class LlamaCache:
 
         Returns for each layer the room for keys and values, of shape (2, heads, n, head size).
         """
-        begin, end = self.length, self._extend(n)
+        begin, end = self.length, self.length + n
+        if end > self._capacity:
+            self._move(max(end, int(self._capacity * _GROWTH)))
+        self.length = end
         return self._block[:, :, 0, :, begin:end].unbind(0)
-
-    def reserve(self, n: int) -> tuple[int, int, int]:
-        """Make room as `grow` does, for code that writes there by itself.
-
-        Returns the block's address, and how many bytes it is from layer to layer and from head to
-        head; values come after the heads' keys.
-        """
-        self._extend(n)
-        strides, size = self._block.stride(), self._block.element_size()
-        return self._block.data_ptr(), strides[0] * size, strides[3] * size
 
     def first(self, n: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values of the first `n` positions of the capacity.
@@ -79,13 +72,6 @@ class LlamaCache:
         other._block, other.length = self._block, length
         other._move(length)
         return other
-
-    def _extend(self, n: int) -> int:
-        end = self.length + n
-        if end > self._capacity:
-            self._move(max(end, int(self._capacity * _GROWTH)))
-        self.length = end
-        return end
 
     def _move(self, capacity: int) -> None:
         shape = list(self._block.shape)

@@ -23,6 +23,7 @@ from corral.model_runtime.local.lane import adjust
 if TYPE_CHECKING:
     import torch
 
+    from corral.model_runtime.local.native.cache import PagedCache
     from corral.model_runtime.local.native.model import NativeModel
 
 __all__ = ["Layer", "LlamaEngine"]
@@ -97,8 +98,10 @@ class LlamaEngine:
             like.device
         )
 
-    def new_cache(self) -> LlamaCache:
+    def new_cache(self) -> LlamaCache | PagedCache:
         """An empty cache."""
+        if self._native is not None:
+            return self._native.new_cache()
         return LlamaCache(self._block)
 
     def prepare(self, images: Sequence[ImagePart]) -> NoReturn:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from math import gcd
 
-from corral.model_runtime.local.native.code import F32, Function, Program, Value, vector
+from corral.model_runtime.local.native.cache import PAGE
+from corral.model_runtime.local.native.code import F32, I64, Function, Program, Value, vector
 from corral.model_runtime.local.native.fields import Fields
 from corral.model_runtime.local.native.rows import exponential
 
@@ -26,9 +29,9 @@ def write_turn(program: Program, *, heads: int, key_heads: int, size: int) -> Fu
     cosines, sines = (getattr(fields, name) + token * half * 4 for name in ("cosines", "sines"))
     sequence = fields.item("sequences", token)
     position = fields.item("positions", token)
-    apart = fields.item("cache_heads", sequence)
-    layer = fields.number * fields.item("cache_layers", sequence)
-    cache = fields.item("caches", sequence) + layer + position * size * 4
+    block = fields.item("blocks", fields.item("caches", sequence) + position // PAGE)
+    apart = PAGE * size * 4  # bytes from head to head; values come after the heads' keys
+    cache = block + fields.number * (2 * key_heads * apart) + position % PAGE * (size * 4)
 
     def turned(begin: Value, to: Value) -> None:
         for at in range(0, half, lanes):
@@ -63,9 +66,9 @@ def write_look(program: Program, *, heads: int, key_heads: int, size: int) -> Fu
     chunk = place - head * chunks
     first = fields.item("chunk_firsts", chunk)
     sequence = fields.item("sequences", first)
-    apart = fields.item("cache_heads", sequence)
-    keys = fields.item("caches", sequence) + head * apart
-    keys = keys + fields.number * fields.item("cache_layers", sequence)
+    blocks = fields.blocks + fields.item("caches", sequence) * 8
+    apart = PAGE * size * 4
+    keys = (fields.number * (2 * key_heads) + head) * apart
     values = keys + apart * key_heads
     with f.loop(first, first + fields.item("chunk_counts", chunk)) as token:
         length = fields.item("positions", token) + 1
@@ -74,15 +77,15 @@ def write_look(program: Program, *, heads: int, key_heads: int, size: int) -> Fu
         for at in range(0, group, _TOGETHER):
             begin = (head * group + at) * size * 4
             look = looks[min(_TOGETHER, group - at)]
-            f.call(look, queries + begin, keys, values, length, scratch, mixed + begin)
+            f.call(look, queries + begin, blocks, keys, values, length, scratch, mixed + begin)
     f.close()
     return f
 
 
 def _look(program: Program, together: int, size: int) -> Function:
     """Some heads of one token, over the keys and values that they share."""
-    f = program.function(f"look{together}", 6)
-    queries, keys, values, length, scratch, mixed = f.arguments
+    f = program.function(f"look{together}", 7)
+    queries, blocks, keys, values, length, scratch, mixed = f.arguments
     wide, few = vector(F32, _LANES), vector(F32, _TOGETHER)
     pieces = range(size // _LANES)
     root = size**-0.5
@@ -93,10 +96,19 @@ def _look(program: Program, together: int, size: int) -> Function:
     query = [
         [piece(queries + row * size * 4, at) * root for at in pieces] for row in range(together)
     ]
+
+    @contextmanager
+    def positions(part: Value) -> Generator[tuple[Value, Value]]:
+        """Each position, and where its keys or values are, which lie at `part` of a block."""
+        with f.loop(0, length, PAGE) as first:
+            begin = f.load(I64, blocks + first // PAGE * 8) + part
+            with f.loop(0, (length - first).at_most(PAGE)) as at:
+                yield first + at, begin + at * (size * 4)
+
     none = f.number(wide, 0.0)
     top = f.cell(f.number(few, float("-inf")))
-    with f.loop(0, length) as position:
-        key = [piece(keys + position * size * 4, at) for at in pieces]
+    with positions(keys) as (position, place):
+        key = [piece(place, at) for at in pieces]
         sums = [none] * _TOGETHER
         for row in range(together):
             sums[row] = query[row][0] * key[0]
@@ -125,8 +137,8 @@ def _look(program: Program, together: int, size: int) -> Function:
     weights = parts[0] + parts[1] + (parts[2] + parts[3])
 
     seen = [[f.cell(none) for _ in pieces] for _ in range(together)]
-    with f.loop(0, length) as position:
-        value = [piece(values + position * size * 4, at) for at in pieces]
+    with positions(values) as (position, place):
+        value = [piece(place, at) for at in pieces]
         for row in range(together):
             weight = f.load(F32, scratch + (position * _TOGETHER + row) * 4).spread(_LANES)
             for at in pieces:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from corral.model_runtime.local.engine import Step
 from corral.model_runtime.local.lane import adjust
+from corral.model_runtime.local.native.cache import Blocks, PagedCache
 from corral.model_runtime.local.native.layer import Heads
 from corral.model_runtime.local.native.linear import NativeLinear, Rounded
 from corral.model_runtime.local.native.machine import Arguments, layer_for, products_for
@@ -62,6 +63,7 @@ class NativeModel:
         self._run_head = products_for(head.isa).functions["normed"]
         self._arguments = arguments = Arguments()
         self._rounded = Rounded()
+        self._blocks = Blocks(layers=shape.layers, key_heads=shape.kv_heads, size=shape.head_size)
         self._heads_stride = layers[0][1][0].packed.corrections.numel()
         self._both_stride = layers[0][1][2].packed.corrections.numel()
         self._span = arguments.span(_FIRST, _LAST)
@@ -85,6 +87,10 @@ class NativeModel:
         )
         self._scratch: Any = None
         self._work: Any = None
+
+    def new_cache(self) -> PagedCache:
+        """An empty cache."""
+        return PagedCache(self._blocks)
 
     def layers(self, steps: Sequence[Step], rows: torch.Tensor, turn: torch.Tensor) -> None:
         """Take rows through all layers, in place.
@@ -166,16 +172,14 @@ class NativeModel:
 
 def _tables(steps: Sequence[Step]) -> dict[str, list[int]]:
     """What the layers are told of tokens, caches and chunks of tokens. Caches grow."""
-    names = ("positions", "sequences", "caches", "cache_layers", "cache_heads")
-    tables: dict[str, list[int]] = {name: [] for name in (*names, "chunk_firsts", "chunk_counts")}
+    names = ("positions", "sequences", "caches", "blocks", "chunk_firsts", "chunk_counts")
+    tables: dict[str, list[int]] = {name: [] for name in names}
     for at, step in enumerate(steps):
         n, begin = len(step.ids), len(tables["positions"])
-        where, layers, heads = step.cache.reserve(n)
+        tables["caches"].append(len(tables["blocks"]))
+        tables["blocks"] += step.cache.reserve(n)
         tables["positions"] += range(step.cache.length - n, step.cache.length)
         tables["sequences"] += [at] * n
-        tables["caches"].append(where)
-        tables["cache_layers"].append(layers)
-        tables["cache_heads"].append(heads)
         tables["chunk_firsts"] += range(begin, begin + n, _CHUNK)
         tables["chunk_counts"] += [min(_CHUNK, n - i) for i in range(0, n, _CHUNK)]
     return tables
