@@ -51,16 +51,20 @@ class Reader:
     A token needs every weight once, so none can come faster than the weights can be read. Three
     readings that compute next to nothing are tried each time (a sum of whole numbers and the
     largest float by torch, the largest whole number by NumPy, a part to each thread); the fastest
-    counts. Torch keeps its threads, so it belongs into a process of its own.
+    counts. The buffer lies in large pages if the system gives them. Torch keeps its threads, so it
+    belongs into a process of its own.
     """
 
     def __init__(self, size: int, threads: int) -> None:
         import numpy as np
         import torch
 
+        from corral.model_runtime.local.pages import empty_in_large_pages
+
         torch.set_num_threads(threads)
         self._size = size // 64 * 64
-        whole = torch.ones(self._size // 8, dtype=torch.int64)
+        like = torch.empty(0, dtype=torch.int64)
+        whole = empty_in_large_pages(like, [self._size // 8]).fill_(1)
         floats = whole.view(torch.float32)
         parts = np.array_split(whole.numpy(), threads)
         pool = ThreadPoolExecutor(threads)
