@@ -16,6 +16,7 @@ from transformers import AutoConfig, LlamaConfig, LlamaForCausalLM
 
 from corral.errors import RuntimeUnavailable
 from corral.model_runtime.cria.fetch import ensure
+from corral.model_runtime.local import kernels, loading
 from corral.model_runtime.local.checkpoint import Checkpoint
 from corral.model_runtime.local.engine import Step
 from corral.model_runtime.local.kernels import (
@@ -31,12 +32,22 @@ from corral.model_runtime.local.weights import converted_path, prepare_all
 LONG = list(range(40, 340))
 
 
-@pytest.fixture(scope="module", params=["int8", "fp32"])
+@pytest.fixture(scope="module", params=["int8", "int8 by torch", "fp32"])
 async def engine(request):
+    """cria: as it is taken here, as where Corral has no machine code of its own, and exact."""
     folder = await ensure("cria")
-    return load_llama(
-        folder, AutoConfig.from_pretrained(folder), name="cria", precision=request.param
-    )
+    precision, _, by_torch = request.param.partition(" ")
+    with pytest.MonkeyPatch.context() as patched:
+        if by_torch:
+            right = next(
+                one for one in kernels._CPU["int8"] if one.name != "corral" if is_right(one)
+            )
+            patched.setattr(loading, "choose_kernel", lambda *about: right)
+        engine = load_llama(
+            folder, AutoConfig.from_pretrained(folder), name="cria", precision=precision
+        )
+    assert (engine._native is None) or not by_torch
+    return engine
 
 
 def logits(engine, *steps: tuple[object, list[int]]) -> list[torch.Tensor]:
