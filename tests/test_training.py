@@ -23,7 +23,7 @@ from corral.model_runtime.cria.base import LORA_MAPS  # noqa: E402
 from training.lora import LoraLlama, Shape, loss_on_labels  # noqa: E402
 from training.train import Trainer  # noqa: E402
 from training.trees import (  # noqa: E402
-    CALL,
+    EXACT,
     FIRST,
     WORDS,
     Labelled,
@@ -235,8 +235,10 @@ def test_only_the_assistants_words_and_end_tokens_are_learnt():
     assert learnt == "<|python_tag|>print(2 + 3)<|eom_id|>It is 5.<|eot_id|>"
     assert encoder.decode(branch.ids).endswith("It is 5.<|eot_id|>")
     code, words = len("print(2 + 3)") + 1, len("t is 5.") + 1
-    weights = [FIRST, *[CALL] * code, FIRST, *[WORDS] * words]
+    weights = [FIRST, *[EXACT] * code, FIRST, *[EXACT] * words]
     assert [weight for weight in branch.learn if weight] == weights
+    talk = branch_of(tree, tree.branches[1], encoder)
+    assert [weight for weight in talk.learn if weight] == [FIRST, *[WORDS] * 3]
 
 
 def test_the_guard_learns_its_verdict_alone():

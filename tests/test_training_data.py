@@ -14,9 +14,12 @@ from jsonschema import Draft202012Validator
 from corral.messages import AssistantMessage, Message, ToolResult, ToolSpec, UserMessage
 from corral.model_runtime.formats import render_prompt
 from training.conversations import GuardExample, Tree, cria_trees, guard_examples
+from training.data.chat import unserved, unserved_talk
 from training.data.core import split_of
 from training.data.everyday import entries
+from training.data.makers import make
 from training.data.missing import cut_request, missing_talk
+from training.data.notes import notes_talk
 from training.data.programs import run
 from training.data.requests import dress, retyped
 from training.data.several import several_talk
@@ -360,3 +363,61 @@ def test_conversations_render_without_marks_of_the_generator() -> None:
             for message in branch:
                 if isinstance(message, UserMessage):
                     assert message.text.strip() == message.text and message.text
+
+
+def test_the_users_files_are_searched_and_the_answer_is_what_stands_there() -> None:
+    named = {entry.name: entry for entry in entries()}
+    rng = Random(2)
+    read = 0
+    for _ in range(60):
+        finder, reader = (dress(rng, named[name]) for name in ("search_documents", "read_file"))
+        talk = notes_talk(rng, "train", finder, reader)
+        if talk is None:
+            continue
+        first = talk.messages[1]
+        assert isinstance(first, AssistantMessage)
+        assert [call.name for call in first.calls] == [finder.spec.name]
+        found = " ".join(str(m.content) for m in talk.messages if isinstance(m, ToolResult))
+        answer = talk.messages[-1]
+        assert isinstance(answer, AssistantMessage)
+        if found != "[]":
+            assert set(re.findall(r"\d{2,}", answer.text)) <= set(re.findall(r"\d{2,}", found))
+        read += len(talk.messages) > 4
+    assert read > 10
+
+
+def test_what_no_tool_serves_is_of_no_tools_topic() -> None:
+    topics = {entry.topic for entry in entries()}
+    rng = Random(1)
+    asked = {unserved_talk(rng, "train", ()).opening for _ in range(200)}
+    assert len(asked) > 120
+    assert not topics & {topic for _, topic in unserved("train", python=False)}
+
+
+def test_after_a_cancelled_request_the_last_one_is_answered() -> None:
+    seen = 0
+    for tree in trees("train", 150):
+        openings = {branch[0].content for branch in tree.branches}
+        for branch in tree.branches:
+            if isinstance(branch[1], UserMessage):
+                assert branch[0].content != branch[1].content
+                assert isinstance(branch[2], AssistantMessage)
+                seen += 1
+        assert len(openings) > 4
+    assert 10 < seen < 60
+
+
+def test_words_that_give_no_value_are_asked_about_as_a_missing_one_is() -> None:
+    rng = Random(4)
+    entry = next(entry for entry in entries() if entry.name == "get_weather")
+    ask = "Give me the {days} day forecast for {city}."
+    shorts = {cut.short for _ in range(40) if (cut := cut_request(rng, "train", entry, ask))}
+    vague = [short for short in shorts if not re.search(r"forecast\.$", short)]
+    assert vague and len(vague) < len(shorts)
+
+
+def test_slots_of_a_task_are_drawn_by_their_kinds() -> None:
+    slots = make(Random(1), "train", "slots a=int(2,9) b=price(1,30) who=person")
+    assert 2 <= int(slots["a"]) <= 9
+    assert 1 <= float(slots["b"]) <= 30
+    assert slots["who"].istitle()

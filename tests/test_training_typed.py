@@ -52,7 +52,7 @@ def test_there_are_many_typed_tools_of_many_domains_each_with_several_wordings()
         assert sum(forms(ask) for ask in entry.asks) >= 8, entry.name
         assert entry.opens or all(len(text.split()) >= 8 for text in entry.descriptions), entry.name
         assert all(argument.text for argument in entry.arguments), entry.name
-        assert not entry.replies, entry.name
+        assert entry.opens or not entry.replies, entry.name
     assert sum("." in name for entry in TYPED for name in entry.names) > 150
 
 
@@ -111,7 +111,7 @@ def test_a_nested_object_is_declared_and_filled() -> None:
 
 def test_dotted_names_are_rendered_and_read_back() -> None:
     seen = 0
-    for tree in typed_trees(12):
+    for tree in typed_trees(20):
         for branch in tree.branches:
             last = branch[-1]
             if not isinstance(last, AssistantMessage) or not any("." in c.name for c in last.calls):
@@ -140,12 +140,12 @@ def test_most_branches_end_with_the_call_and_a_fourth_is_for_something_else() ->
     assert 0.18 < refused / len(branches) < 0.45
 
 
-def test_a_fifth_of_the_trees_is_typed() -> None:
+def test_a_third_of_the_trees_is_typed() -> None:
     descriptions = {text for entry in TYPED for text in entry.descriptions}
     trees = list(islice(cria_trees(2), 150))
     offered: list[tuple[ToolSpec, ...]] = [tree.tools for tree in trees]
     typed = sum(bool(t) and all(one.description in descriptions for one in t) for t in offered)
-    assert 0.12 < typed / len(trees) < 0.28
+    assert 0.2 < typed / len(trees) < 0.42
 
 
 @pytest.mark.parametrize(
@@ -189,3 +189,26 @@ def test_no_wording_stands_twice_in_the_banks() -> None:
     asks = [ask for entry in TYPED for ask in entry.asks]
     assert len(asks) == len(set(asks))
     assert {path.name for path in FOLDER.glob("typed*.txt")} >= {"typed1.txt", "typed4.txt"}
+
+
+def test_what_is_optional_is_given_where_it_is_said_and_only_there() -> None:
+    rng = Random(3)
+    for entry in TYPED:
+        optional = {a.name for a in entry.arguments if not a.required}
+        if not entry.opens or not optional:
+            continue
+        given = [
+            optional & draw_request(rng, "train", entry, rng.choice(entry.asks)).calls[0].keys()
+            for _ in range(30)
+        ]
+        assert set().union(*given) == optional, entry.name
+        assert any(names != optional for names in given), entry.name
+
+
+def test_the_parts_of_a_request_come_in_any_order_and_end_as_sentences_do() -> None:
+    entry = next(entry for entry in TYPED if entry.name == "bus_ticket")
+    texts = [ask.replace("[", "").replace("]", "") for ask in entry.asks]
+    places = {text.find("{origin}") < text.find("{destination}") for text in texts}
+    assert places == {True, False}
+    for text in texts:
+        assert not re.search(r"[.?!]{2}|  | [.,?!]|~", text), text

@@ -36,8 +36,9 @@ __all__ = [
     "take_labels",
 ]
 
-FIRST, CALL, WORDS = 4.0, 1.5, 0.7
-"""How much a message's first token, the rest of a call and the rest of other words count."""
+FIRST, EXACT, WORDS = 4.0, 1.5, 0.7
+"""How much a message's first token counts, the rest of a call or of a result retold, and of words.
+"""
 
 
 class TreeLike(Protocol):
@@ -115,7 +116,7 @@ def branch_of(tree: TreeLike, branch: Sequence[Message], encoder: TextEncoder) -
     headers.
 
     A message's first token decides between a call and words, so it counts most. Words could mostly
-    be others just as well and count least.
+    be others just as well and count least, unless they retell a result.
     """
     messages: list[Message] = [SystemMessage(text=tree.system)] if tree.system else []
     prompt = render_prompt(
@@ -125,7 +126,7 @@ def branch_of(tree: TreeLike, branch: Sequence[Message], encoder: TextEncoder) -
     ids: list[int] = []
     learn: list[float] = []
     header = 0
-    counts = WORDS
+    counts, before = WORDS, ""
     for segment in segments:
         if segment == Special("<|start_header_id|>", segment.part):
             header = 4  # the token, the role, the closing token, two newlines
@@ -133,10 +134,11 @@ def branch_of(tree: TreeLike, branch: Sequence[Message], encoder: TextEncoder) -
         ids += some
         if segment.part != "assistant" or header > 0:
             learn += [0.0] * len(some)
+            before = segment.part if segment.part != "assistant" else before
         else:
             begins = header == 0
             if begins:
-                counts = CALL if _calls(segment) else WORDS
+                counts = EXACT if _calls(segment) or before == "result" else WORDS
             learn += [FIRST if begins else counts] * min(1, len(some))
             learn += [counts] * (len(some) - 1)
         header -= 1

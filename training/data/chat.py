@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache, lru_cache
 from random import Random
 
 from training.data.banks import value
 from training.data.core import FOLDER, Talk, chance, in_split, lower_first, sections
 
-__all__ = ["knowledge_talk", "memory_talk", "no_tool_talk", "small_talk", "welcome"]
+__all__ = [
+    "knowledge_talk",
+    "memory_talk",
+    "no_tool_talk",
+    "small_talk",
+    "unserved",
+    "unserved_talk",
+    "welcome",
+]
 
 
 def welcome(rng: Random) -> str:
@@ -128,6 +137,35 @@ def no_tool_talk(rng: Random, request: str, topic: str, offered: tuple[str, ...]
         answer += " " + rng.choice(_bank()["but"]).replace("{o}", _list(offered))
     talk.say(answer)
     return talk
+
+
+_SLOT = re.compile(r"\{([^{}]+)\}")
+
+
+@cache
+def unserved(split: str, *, python: bool) -> tuple[tuple[str, str], ...]:
+    """The requests of `unserved.txt` that a split has, with their topics; with `python`, those that
+    it couldn't compute.
+    """
+    found: list[tuple[str, str]] = []
+    for line in (FOLDER / "unserved.txt").read_text(encoding="utf-8").splitlines():
+        if line and not line.startswith("#"):
+            topic, _, asks = line.partition(" ; ")
+            found += [
+                (ask.removesuffix(" *"), topic)
+                for ask in in_split(asks.split(" / "), split)
+                if not (python and ask.endswith(" *"))
+            ]
+    return tuple(found)
+
+
+def unserved_talk(
+    rng: Random, split: str, offered: tuple[str, ...], *, python: bool = False
+) -> Talk:
+    """A request for what no tool of the banks does."""
+    ask, topic = rng.choice(unserved(split, python=python))
+    request = _SLOT.sub(lambda slot: str(value(rng, split, slot[1])), ask)
+    return no_tool_talk(rng, request, topic, offered)
 
 
 def _list(topics: tuple[str, ...]) -> str:

@@ -18,7 +18,12 @@ MONTHS = (
 
 
 def make(rng: Random, split: str, maker: str) -> Slots:
-    """Slots from a maker by its name, such as `word`, or `number(2,99)` and `two(2,99)`."""
+    """Slots from a maker by its name, such as `word`, or `number(2,99)` and `two(2,99)`; or values
+    of the kinds that `slots a=int(2,99) who=person` lists.
+    """
+    if maker.startswith("slots "):
+        pairs = (pair.partition("=") for pair in maker.split()[1:])
+        return {name: str(value(rng, split, kind)) for name, _, kind in pairs}
     if "(" in maker:
         name, _, limits = maker.rstrip(")").partition("(")
         low, high = (int(limit) for limit in limits.split(","))

@@ -1,7 +1,8 @@
 """Conversations in which a required value is missing, is asked for and then given.
 
 A wording of the bank is cut: what the user leaves out is a part such as ` in {city}`, either marked
-in the bank as `[ in {city}]` or found by its preposition. Beside such a conversation its twin may
+in the bank as `[ in {city}]` or found by its preposition. Now and then words that say nothing, such
+as "there", stand in its place. Beside such a conversation its twin may
 stand in the same tree: the same request with the value in it, which is served at once.
 """
 
@@ -13,7 +14,7 @@ from random import Random
 
 from pydantic import JsonValue
 
-from training.data.core import Talk, chance, lower_first
+from training.data.core import Talk, chance, lower_first, sections
 from training.data.everyday import Entry, chosen, draw_request
 from training.data.questions import Wanted, question, reply
 from training.data.requests import Dressed, asked_for, done, dressed_text, wordings
@@ -80,7 +81,10 @@ def cut_request(
             )
         )
     places_left = iter(range(len(parts)))
-    short = _PART.sub(lambda part: "" if next(places_left) in gone else part[1], request.text)
+    vague = [_vague(rng, entry.argument(given[0]).kind) if given else "" for given in names]
+    short = _PART.sub(
+        lambda part: vague[place] if (place := next(places_left)) in gone else part[1], request.text
+    )
     short = re.sub(r" +([.,?!])", r"\1", re.sub(r"  +", " ", short)).strip(" ,:;")
     if re.search(r"(^|[.?!] )\S+([.?!]|$)", short):  # one word is no request
         return None
@@ -92,6 +96,12 @@ def cut_request(
         arguments=request.calls[0],
         parts=tuple(found),
     )
+
+
+def _vague(rng: Random, kind: str) -> str:
+    """Nothing, or now and then words in the place of a value that don't give it."""
+    words = sections("questions.txt").get(f"vague {kind}")
+    return f" {rng.choice(words)}" if words and chance(rng, 0.3) else ""
 
 
 def _marked(rng: Random, entry: Entry, ask: str) -> str:

@@ -11,7 +11,13 @@ from random import Random
 from corral.messages import AssistantMessage, ToolSpec, UserMessage
 from training.data.arithmetic import sum_branch
 from training.data.builtins import NAMES, builtin_talk
-from training.data.chat import knowledge_talk, memory_talk, no_tool_talk, small_talk
+from training.data.chat import (
+    knowledge_talk,
+    memory_talk,
+    no_tool_talk,
+    small_talk,
+    unserved_talk,
+)
 from training.data.composed import (
     Composed,
     chain_talk,
@@ -46,6 +52,8 @@ CODE_DESCRIPTIONS = (
 _COMPUTABLE = frozenset(
     {"files", "unit conversions", "geometry", "equations", "number theory", "number sequences"}
     | {"statistics", "probability", "savings", "loans", "physics", "electricity", "words", "dice"}
+    | {"sizes of screens", "weights of boxes", "prices per unit", "margins", "cuts of boards"}
+    | {"amounts of concrete", "rainwater", "drilling speeds", "healthy weights"}
     | {"countdowns", "shares of the rent", "savings goals", "heart rates", "inflation"}
     | {"body weight", "passwords", "painting walls", "recipes", "the moon"}
 )
@@ -100,7 +108,7 @@ def draw_tree(
     kinds = ("code", "functions", "both", "none", "composed", "chain", "builtin", "typed", "notes")
     # The first trees of a finite split go round the kinds, so that each is measured.
     kind = (
-        rng.choices(kinds, (19, 40, 11, 7, 9, 4, 4, 32, 5))[0]
+        rng.choices(kinds, (21, 38, 11, 7, 8, 4, 7, 30, 7))[0]
         if split == "train"
         else kinds[number % len(kinds)]
     )
@@ -199,10 +207,10 @@ def _cancelled(rng: Random, talks: list[Talk]) -> None:
 def _code(rng: Random, split: str, date: datetime.date | None, weight: float) -> Plan:
     return [
         (
-            4 * weight,
+            3.5 * weight,
             lambda: sum_branch(rng, split, rng.choices((0, 1, 2, 3, 4), (30, 28, 22, 14, 6))[0]),
         ),
-        (3 * weight, lambda: task_branch(rng, split, date, rng.choice((0, 0, 0, 1, 1, 2)))),
+        (4.5 * weight, lambda: task_branch(rng, split, date, rng.choice((0, 0, 0, 1, 1, 2)))),
     ]
 
 
@@ -245,8 +253,8 @@ def _stems(entry: Entry) -> set[str]:
 def _functions(rng: Random, split: str, dressed: list[Dressed]) -> Plan:
     return [
         (5.6, lambda: everyday_talk(rng, split, dressed)),
-        (1.7, lambda: missing_talk(rng, split, rng.choice(dressed))),
-        (1.7, lambda: several_talk(rng, split, dressed)),
+        (2.2, lambda: missing_talk(rng, split, rng.choice(dressed))),
+        (2.0, lambda: several_talk(rng, split, dressed)),
     ]
 
 
@@ -254,8 +262,8 @@ def _typed(rng: Random, split: str, dressed: list[Dressed]) -> Plan:
     """Requests that end with the call, and every third one for something that isn't offered."""
     return [
         (5.4, lambda: everyday_talk(rng, split, dressed)),
-        (0.9, lambda: missing_talk(rng, split, rng.choice(dressed))),
-        (0.8, lambda: several_talk(rng, split, dressed)),
+        (1.1, lambda: missing_talk(rng, split, rng.choice(dressed))),
+        (0.9, lambda: several_talk(rng, split, dressed)),
         (2.9, lambda: _irrelevant(rng, split, dressed)),
         (0.9, lambda: knowledge_talk(rng, split)),
         (0.4, lambda: small_talk(rng, split, tuple(one.entry.topic for one in dressed))),
@@ -285,10 +293,12 @@ def _noted(rng: Random, split: str, dressed: list[Dressed]) -> Plan:
 
 
 def _irrelevant(rng: Random, split: str, dressed: list[Dressed]) -> Talk | None:
-    """A request for another tool, of the same domain or of a far one."""
+    """A request for another tool, of the same domain or of a far one, or for what no tool does."""
     offered = [one.entry for one in dressed]
     topics = tuple(entry.topic for entry in offered)
     domains = {entry.domain for entry in offered}
+    if chance(rng, 0.4):
+        return unserved_talk(rng, split, topics)
     others = [
         e for e in (*_of_split(split), *_of_split(split, typed=True)) if e.topic not in topics
     ]
@@ -315,12 +325,15 @@ def _talk(rng: Random, split: str, kind: str, topics: tuple[str, ...]) -> Plan:
         (0.5 if offers else 1.4, lambda: memory_talk(rng, split)),
         (0.4 if offers else 2.2, lambda: text_talk(rng, split)),
     ]
-    plan.append((0.8 if offers else 0.6, lambda: _unserved(rng, split, topics)))
+    if kind not in ("builtin", "notes"):  # a search, or the user's files, could serve anything
+        plan.append((0.8 if offers else 0.6, lambda: _unserved(rng, split, topics)))
     return plan
 
 
 def _unserved(rng: Random, split: str, topics: tuple[str, ...]) -> Talk | None:
     """A request for a tool that isn't offered."""
+    if chance(rng, 0.4):
+        return unserved_talk(rng, split, topics, python="calculations with Python" in topics)
     typed = () if "calculations with Python" in topics else _of_split(split, typed=True)
     others = [entry for entry in (*_of_split(split), *typed) if entry.topic not in topics]
     if "calculations with Python" in topics:

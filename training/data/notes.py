@@ -61,7 +61,7 @@ def notes_talk(rng: Random, split: str, finder: Dressed, reader: Dressed | None)
     # What is searched for is the word of the question that the file must have.
     query = term if term.lower() in asked.lower() else _longest(asked, text)
     talk.call(finder.call({finder.entry.arguments[0].name: query}))
-    path = str(value(rng, split, rng.choice(("file", "path"))))
+    path = str(value(rng, split, rng.choice(("file", "path")))).replace("\\", "/")
     if chance(rng, 0.1):
         talk.results([])
         talk.say(rng.choice(_NOTHING).format(q=query))
