@@ -115,7 +115,9 @@ class Running:
     async def __call__(
         self, prompt: Prompt, tools: Sequence[ToolSpec] = (), *, max_tokens: int = 96
     ) -> str:
-        held = Constraint(tools=tuple(tools)) if self.grammar and tools else None
+        # Where built-in tools are announced, calls are written in another form.
+        syntax = "json" if any(tool.kind == "builtin" for tool in tools) else "pythonic"
+        held = Constraint(tools=tuple(tools), syntax=syntax) if self.grammar and tools else None
         pieces = self.runtime.generate(
             prompt, sampling=Sampling(temperature=0.0, max_tokens=max_tokens), constraint=held
         )
