@@ -21,8 +21,8 @@ from corral.tools.sandbox import (
     Permissions,
     PythonPool,
     PythonSession,
+    _notify,
 )
-from corral.tools.sandbox import _notify
 from corral.tools.sandbox._keeper import descendants
 from corral.tools.sandbox._session_keeper import SessionKeeper
 from corral.tools.sandbox._words import BEGIN, PAUSE
