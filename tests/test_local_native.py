@@ -26,6 +26,7 @@ from corral.model_runtime.local.native.linear import NativeLinear
 from corral.model_runtime.local.native.machine import Arguments, Code, host_isa
 from corral.model_runtime.local.native.product import ISAS
 from corral.model_runtime.local.native.rows import exponential
+from corral.model_runtime.local.prefixes import Prefixes
 
 pytestmark = pytest.mark.skipif(not host_isa(), reason="no own code for this processor")
 
@@ -299,6 +300,20 @@ def test_blocks_come_back_once_nobody_holds_them() -> None:
     two.crop(0)
     assert two.nbytes == 0
     assert len(pool._free) == free + 1
+
+
+def test_a_budget_is_kept_where_caches_share_blocks() -> None:
+    pool = Blocks(layers=1, key_heads=1, size=16)
+    prefixes = Prefixes(lambda: PagedCache(pool))
+    for other in range(3):
+        prefix = prefixes.take([*range(3 * PAGE), *[-other - 1] * 2 * PAGE])
+        new = 5 * PAGE - len(prefix.keys)
+        prefix.cache.reserve(new)
+        prefix.keys += [*range(len(prefix.keys), 3 * PAGE), *[-other - 1] * 2 * PAGE]
+        prefixes.give(prefix, budget=10 * pool.nbytes)
+    assert prefixes.nbytes == 9 * pool.nbytes  # Three that all share, two of each.
+    prefixes.give(prefixes.take([7]), budget=6 * pool.nbytes)
+    assert prefixes.nbytes == 5 * pool.nbytes
 
 
 # --- the whole

@@ -113,11 +113,11 @@ class LlamaEngine:
 
     def forward(self, steps: Sequence[Step]) -> list[torch.Tensor]:
         """One pass; see `Engine.forward`."""
+        if self._native is not None:
+            return self._natively(self._native, steps)
         torch, shape = self._torch, self._shape
         norm, silu = torch.nn.functional.rms_norm, torch.nn.functional.silu
         size = (shape.width,)
-        if self._native is not None:
-            return self._natively(self._native, steps)
         with torch.inference_mode():
             cos, sin = self._rotation(steps)
             ids = torch.tensor([i for step in steps for i in step.ids])

@@ -93,13 +93,12 @@ class Prefixes:
         return best, min(shared, len(keys) - 1)
 
     def _evict(self, budget: int) -> None:
-        surplus = self.nbytes - budget
         for prefix in list(self._held):
-            if surplus <= 0:
+            if self.nbytes <= budget:
                 break
             if not prefix.lent:
-                surplus -= prefix.cache.nbytes
                 self._held.remove(prefix)
+                prefix.cache.crop(0)  # What others share with it is theirs alone from now on.
 
 
 def common_length(a: Sequence[int], b: Sequence[int]) -> int:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from corral.model_runtime.local.native.code import F32, I64, Function, Type, Value
+from corral.model_runtime.local.native.code import F32, I64, Function, Value
 
-__all__ = ["FIELDS", "Fields"]
+__all__ = ["FIELDS", "PLACES", "Fields"]
 
 FIELDS = (
     # How to run in threads, and memory of theirs.
@@ -49,7 +49,6 @@ FIELDS = (
     "both",
     "both_stride",
     "inner",
-    "key_heads",
     "cosines",
     "sines",
     "positions",
@@ -68,11 +67,12 @@ FIELDS = (
         for what in ("weight", "corrections", "weight_scales", "panels")
     ),
 )
-_PLACES = {name: 8 * at for at, name in enumerate(FIELDS)}
+PLACES = {name: at for at, name in enumerate(FIELDS)}
+"""Where each is among the others."""
 
 
 class Fields:
-    """The numbers as the functions see them: attributes read and write them."""
+    """The numbers as the functions see them: attributes read them."""
 
     def __init__(self, function: Function, address: Value) -> None:
         """Those at an address."""
@@ -84,7 +84,7 @@ class Fields:
 
     def place(self, name: str) -> Value:
         """Where one of them lies."""
-        return self._address + _PLACES[name]
+        return self._address + 8 * PLACES[name]
 
     def put(self, name: str, value: Value | int) -> None:
         """Set one of them."""
@@ -96,7 +96,6 @@ class Fields:
         """One that is a 32-bit real."""
         return self._function.load(F32, self.place(name))
 
-    def item(self, name: str, at: Value, kind: Type = I64) -> Value:
-        """One of the numbers that lie where a field says."""
-        size = 8 if kind is I64 else 4
-        return self._function.load(kind, getattr(self, name) + at * size)
+    def item(self, name: str, at: Value) -> Value:
+        """One of the 64-bit numbers that lie where a field says."""
+        return self._function.load(I64, getattr(self, name) + at * 8)

@@ -41,16 +41,15 @@ class Rounded:
             self._bytes = torch.empty(2, whole * width, dtype=torch.int8)
             self._reals = torch.empty(2, whole)
             self._targets = torch.stack([torch.arange(whole), torch.zeros(whole, dtype=torch.long)])
-            places = {
-                "rounded": self._bytes[0].data_ptr(),
-                "finer": self._bytes[1].data_ptr(),
-                "scales": self._reals[0].data_ptr(),
-                "finer_scales": self._reals[1].data_ptr(),
-                "targets": self._targets[0].data_ptr(),
-                "single_targets": self._single_targets.data_ptr(),
-                "finer_targets": self._targets[1].data_ptr(),
-            }
-            arguments.set(**places)
+            arguments.set(
+                rounded=self._bytes[0].data_ptr(),
+                finer=self._bytes[1].data_ptr(),
+                scales=self._reals[0].data_ptr(),
+                finer_scales=self._reals[1].data_ptr(),
+                targets=self._targets[0].data_ptr(),
+                single_targets=self._single_targets.data_ptr(),
+                finer_targets=self._targets[1].data_ptr(),
+            )
 
 
 class NativeLinear:

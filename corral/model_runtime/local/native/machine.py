@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from corral.model_runtime.local.native.code import Program
-from corral.model_runtime.local.native.fields import FIELDS
+from corral.model_runtime.local.native.fields import FIELDS, PLACES
 from corral.model_runtime.local.native.layer import (
     PRODUCTS,
     Heads,
@@ -27,8 +27,6 @@ from corral.model_runtime.local.native.layer import (
 from corral.model_runtime.local.native.product import ISAS, Isa
 
 __all__ = ["Arguments", "Code", "host_isa", "layer_for", "products_for", "threads_of_torch"]
-
-_PLACES = {name: at for at, name in enumerate(FIELDS)}
 
 
 class Arguments:
@@ -48,17 +46,17 @@ class Arguments:
     def set(self, **values: int) -> None:
         """Set some of them."""
         for name, value in values.items():
-            self.raw[_PLACES[name]] = value
+            self.raw[PLACES[name]] = value
 
     @staticmethod
     def place(name: str) -> int:
         """Where a field is in `raw`."""
-        return _PLACES[name]
+        return PLACES[name]
 
     @staticmethod
     def span(first: str, last: str) -> slice:
         """The places from one field to another, both included."""
-        return slice(_PLACES[first], _PLACES[last] + 1)
+        return slice(PLACES[first], PLACES[last] + 1)
 
 
 class Code:

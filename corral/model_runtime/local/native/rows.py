@@ -142,7 +142,7 @@ def write_rounding(
 
 
 def exponential(f: Function, x: Value) -> Value:
-    """The exponential of x, to within two units of the last place; for x of at most 88.
+    """The exponential of x, right to 3e-7 of itself; for x of at most 88.
 
     By Cody and Waite's reduction to half of ln 2 and a polynomial of the sixth degree.
     """
