@@ -17,6 +17,9 @@ from corral.memory import INTERRUPTED, SQLiteStore
 from corral.messages import AssistantMessage, ToolResult, UserMessage
 
 PRELUDE = """
+import signal
+# Whoever began the tests in the background may have had them ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 import sys, time
 from pathlib import Path
 import anyio
@@ -167,7 +170,7 @@ async def test_ctrl_c_ends_the_turn_as_cancelled(tmp_path):
     with child(HOLDS, path) as process:
         process.send_signal(signal.SIGINT)
         # The reading thread ends with its pipe, which must not close before the signal is seen.
-        await anyio.sleep(5)
+        await anyio.sleep(2)
         process.stdin.close()
         assert process.wait(10) != 0
     assert await statuses(path) == ["cancelled"]
