@@ -22,17 +22,7 @@ from corral.messages import (  # noqa: E402
 from corral.model_runtime.cria.base import LORA_MAPS  # noqa: E402
 from training.lora import LoraLlama, Shape, loss_on_labels  # noqa: E402
 from training.train import Trainer  # noqa: E402
-from training.trees import (  # noqa: E402
-    EXACT,
-    FIRST,
-    WORDS,
-    Labelled,
-    Packed,
-    branch_of,
-    guard_branch,
-    pack,
-    pack_tree,
-)
+from training.trees import Labelled, Packed, branch_of, guard_branch, pack, pack_tree  # noqa: E402
 
 SHAPE = Shape(
     hidden_size=48,
@@ -213,12 +203,11 @@ def test_gradients_are_those_of_plain_torch_on_each_conversation_alone():
     for branch in alone:
         logits = torch.func.functional_call(theirs, state, (torch.tensor([branch.ids]),)).logits[0]
         at = [i for i, learn in enumerate(branch.learn) if learn]
-        losses = torch.nn.functional.cross_entropy(
+        total = total + torch.nn.functional.cross_entropy(
             logits[[i - 1 for i in at]],
             torch.tensor([branch.ids[i] for i in at]),
-            reduction="none",
+            reduction="sum",
         )
-        total = total + losses @ torch.tensor([branch.learn[i] for i in at])
     total.backward()
     for name, parameter in model.adapter().items():
         want = leaves[name].grad
@@ -234,11 +223,6 @@ def test_only_the_assistants_words_and_end_tokens_are_learnt():
     learnt = encoder.decode([i for i, learn in zip(branch.ids, branch.learn, strict=True) if learn])
     assert learnt == "<|python_tag|>print(2 + 3)<|eom_id|>It is 5.<|eot_id|>"
     assert encoder.decode(branch.ids).endswith("It is 5.<|eot_id|>")
-    code, words = len("print(2 + 3)") + 1, len("t is 5.") + 1
-    weights = [FIRST, *[EXACT] * code, FIRST, *[EXACT] * words]
-    assert [weight for weight in branch.learn if weight] == weights
-    talk = branch_of(tree, tree.branches[1], encoder)
-    assert [weight for weight in talk.learn if weight] == [FIRST, *[WORDS] * 3]
 
 
 def test_the_guard_learns_its_verdict_alone():

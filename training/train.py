@@ -165,11 +165,10 @@ class Trainer:
         if not trees:
             raise RuntimeError("The training data has come to an end.")
         count = sum(len(tree.labels) for tree in trees)
-        weight = sum(float(tree.weights.sum()) for tree in trees)
-        total = self._gradients(trees) / weight
+        total = self._gradients(trees) / count
         for parameter in self.parameters.values():
             assert parameter.grad is not None
-            parameter.grad.div_(weight)
+            parameter.grad.div_(count)
         torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.clip)
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate_now()

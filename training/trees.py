@@ -36,10 +36,6 @@ __all__ = [
     "take_labels",
 ]
 
-FIRST, EXACT, WORDS = 4.0, 1.5, 0.7
-"""How much a message's first token counts, the rest of a call or of a result retold, and of words.
-"""
-
 
 class TreeLike(Protocol):
     """What `pack_tree` reads of a `training.conversations.Tree`."""
@@ -67,10 +63,10 @@ class GuardLike(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """Token ids, and how much each counts where the model is to learn to write it; else 0."""
+    """Token ids, and which of them the model is to learn to write."""
 
     ids: list[int]
-    learn: Sequence[float]
+    learn: list[bool]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +74,7 @@ class Packed:
     """One tree as tensors.
 
     `ids` and `positions` are of shape (tokens,): the prefix, then the branches. `at` lists the
-    places whose next token is learnt, `labels` those next tokens, `weights` how much each counts.
+    places whose next token is learnt, and `labels` those next tokens.
     """
 
     ids: Tensor
@@ -87,7 +83,6 @@ class Packed:
     branches: tuple[int, ...]
     at: Tensor
     labels: Tensor
-    weights: Tensor
 
 
 class FolderEncoder:
@@ -114,9 +109,6 @@ class FolderEncoder:
 def branch_of(tree: TreeLike, branch: Sequence[Message], encoder: TextEncoder) -> Labelled:
     """One conversation of a tree, with the assistant's words and end tokens to be learnt, not its
     headers.
-
-    A message's first token decides between a call and words, so it counts most. Words could mostly
-    be others just as well and count least, unless they retell a result.
     """
     messages: list[Message] = [SystemMessage(text=tree.system)] if tree.system else []
     prompt = render_prompt(
@@ -124,38 +116,23 @@ def branch_of(tree: TreeLike, branch: Sequence[Message], encoder: TextEncoder) -
     )
     segments = prompt.segments[:-4]  # the header of a next answer, which isn't there
     ids: list[int] = []
-    learn: list[float] = []
+    learn: list[bool] = []
     header = 0
-    counts, before = WORDS, ""
     for segment in segments:
         if segment == Special("<|start_header_id|>", segment.part):
             header = 4  # the token, the role, the closing token, two newlines
         some = _encode(segment, encoder)
         ids += some
-        if segment.part != "assistant" or header > 0:
-            learn += [0.0] * len(some)
-            before = segment.part if segment.part != "assistant" else before
-        else:
-            begins = header == 0
-            if begins:
-                counts = EXACT if _calls(segment) or before == "result" else WORDS
-            learn += [FIRST if begins else counts] * min(1, len(some))
-            learn += [counts] * (len(some) - 1)
+        learn += [segment.part == "assistant" and header <= 0] * len(some)
         header -= 1
     return Labelled(ids, learn)
-
-
-def _calls(segment: Segment) -> bool:
-    if isinstance(segment, Text):
-        return segment.text.startswith("[")
-    return segment.token == "<|python_tag|>"
 
 
 def guard_branch(example: GuardLike, encoder: TextEncoder) -> Labelled:
     """A guard's prompt and the verdict to be learnt."""
     asked = render_guard(example.conversation).encode(encoder)
     verdict = [*encoder.encode_text(example.verdict), encoder.special_id("<|eot_id|>")]
-    return Labelled(asked + verdict, [0.0] * len(asked) + [1.0] * len(verdict))
+    return Labelled(asked + verdict, [False] * len(asked) + [True] * len(verdict))
 
 
 def _encode(segment: Segment, encoder: TextEncoder) -> list[int]:
@@ -173,12 +150,11 @@ def pack(branches: Sequence[Labelled]) -> Packed:
             break
         shared += 1
     # the token in front of the first label predicts it, so it must be a branch's own
-    shared = max(0, min(shared, *(_first_learnt(b) - 1 for b in branches)))
+    shared = max(0, min(shared, *(b.learn.index(True) - 1 for b in branches)))
     ids = list(first[:shared])
     positions = list(range(shared))
     at: list[int] = []
     labels: list[int] = []
-    weights: list[float] = []
     lengths: list[int] = []
     for branch in branches:
         offset = len(ids) - shared
@@ -189,7 +165,6 @@ def pack(branches: Sequence[Labelled]) -> Packed:
             if learn:
                 at.append(offset + i - 1)
                 labels.append(branch.ids[i])
-                weights.append(learn)
     return Packed(
         ids=torch.tensor(ids),
         positions=torch.tensor(positions),
@@ -197,12 +172,7 @@ def pack(branches: Sequence[Labelled]) -> Packed:
         branches=tuple(lengths),
         at=torch.tensor(at),
         labels=torch.tensor(labels),
-        weights=torch.tensor(weights, dtype=torch.float32),
     )
-
-
-def _first_learnt(branch: Labelled) -> int:
-    return next(i for i, learn in enumerate(branch.learn) if learn)
 
 
 def pack_tree(tree: TreeLike, encoder: TextEncoder, *, longest: int = 2048) -> Packed | None:

@@ -253,7 +253,7 @@ def _stems(entry: Entry) -> set[str]:
 def _functions(rng: Random, split: str, dressed: list[Dressed]) -> Plan:
     return [
         (5.6, lambda: everyday_talk(rng, split, dressed)),
-        (2.2, lambda: missing_talk(rng, split, rng.choice(dressed))),
+        (3.2, lambda: missing_talk(rng, split, rng.choice(dressed))),
         (2.0, lambda: several_talk(rng, split, dressed)),
     ]
 
@@ -262,7 +262,7 @@ def _typed(rng: Random, split: str, dressed: list[Dressed]) -> Plan:
     """Requests that end with the call, and every third one for something that isn't offered."""
     return [
         (5.4, lambda: everyday_talk(rng, split, dressed)),
-        (1.1, lambda: missing_talk(rng, split, rng.choice(dressed))),
+        (1.5, lambda: missing_talk(rng, split, rng.choice(dressed))),
         (0.9, lambda: several_talk(rng, split, dressed)),
         (2.9, lambda: _irrelevant(rng, split, dressed)),
         (0.9, lambda: knowledge_talk(rng, split)),
@@ -326,7 +326,7 @@ def _talk(rng: Random, split: str, kind: str, topics: tuple[str, ...]) -> Plan:
         (0.4 if offers else 2.2, lambda: text_talk(rng, split)),
     ]
     if kind not in ("builtin", "notes"):  # a search, or the user's files, could serve anything
-        plan.append((0.8 if offers else 0.6, lambda: _unserved(rng, split, topics)))
+        plan.append((1.3 if offers else 0.6, lambda: _unserved(rng, split, topics)))
     return plan
 
 
