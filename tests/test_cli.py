@@ -148,7 +148,7 @@ def test_the_doctor_tells_what_this_machine_can_do(env):
     done = corral(env, "doctor")
     assert done.returncode == 0, done.stdout
     assert "sandbox  level" in done.stdout
-    assert "cria: ready in" in done.stdout
+    assert "cria and cria-guard: ready in" in done.stdout
     assert env["CORRAL_DATA"] in done.stdout
 
 

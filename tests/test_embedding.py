@@ -134,9 +134,9 @@ async def test_tasks_that_wait_for_an_embedder_keep_no_threads_from_others(bert:
 async def test_a_model_that_writes_embeds_too(cria: TransformersRuntime):
     from tokenizers import Tokenizer
 
-    from corral.model_runtime.cria.fetch import ensure
+    from corral.model_runtime.cria.fetch import ensure_merged
 
-    folder = await ensure("cria")
+    folder = await ensure_merged("cria")
     embedder = await LocalEmbedder.load(str(folder))
     texts = ["The llama eats grass.", "Sheep", "A much longer text: 12 llamas went up the hill."]
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))

@@ -15,7 +15,8 @@ from benchmark_scripts import load_benchmark
 from transformers import AutoConfig, LlamaConfig, LlamaForCausalLM
 
 from corral.errors import RuntimeUnavailable
-from corral.model_runtime.cria.fetch import ensure
+from corral.model_runtime.cria.build import adapter_path
+from corral.model_runtime.cria.fetch import ensure_base, ensure_merged
 from corral.model_runtime.local import kernels, loading
 from corral.model_runtime.local.checkpoint import Checkpoint
 from corral.model_runtime.local.engine import Step
@@ -35,7 +36,7 @@ LONG = list(range(40, 340))
 @pytest.fixture(scope="module", params=["int8", "int8 by torch", "fp32"])
 async def engine(request):
     """cria: as it is taken here, as where Corral has no machine code of its own, and exact."""
-    folder = await ensure("cria")
+    folder = await ensure_base()
     precision, _, by_torch = request.param.partition(" ")
     with pytest.MonkeyPatch.context() as patched:
         if by_torch:
@@ -44,7 +45,11 @@ async def engine(request):
             )
             patched.setattr(loading, "choose_kernel", lambda *about: right)
         engine = load_llama(
-            folder, AutoConfig.from_pretrained(folder), name="cria", precision=precision
+            folder,
+            AutoConfig.from_pretrained(folder),
+            name="cria",
+            precision=precision,
+            adapter=adapter_path("cria"),
         )
     assert (engine._native is None) or not by_torch
     return engine
@@ -160,7 +165,7 @@ async def test_torchs_own_attention_as_on_a_gpu_gives_the_same(monkeypatch):
     """Without a GPU its way of attention runs here on the CPU."""
     from corral.model_runtime.local import attention
 
-    folder = await ensure("cria")
+    folder = await ensure_merged("cria")
     engine = load_llama(folder, AutoConfig.from_pretrained(folder), name="c", precision="fp32")
 
     def computed() -> torch.Tensor:
@@ -176,7 +181,7 @@ async def test_torchs_own_attention_as_on_a_gpu_gives_the_same(monkeypatch):
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 async def test_other_precisions_agree_as_far_as_they_can(precision):
-    folder = await ensure("cria")
+    folder = await ensure_merged("cria")
     config = AutoConfig.from_pretrained(folder)
     exact = load_llama(folder, config, name="cria", precision="fp32")
     other = load_llama(folder, config, name="cria", precision=precision)

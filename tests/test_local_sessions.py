@@ -14,7 +14,7 @@ import tiny_llama
 from corral.errors import ConfigError, ModelBusy, ModelError
 from corral.messages import SystemMessage, UserMessage
 from corral.model_runtime import Constraint, Finish, Sampling, open_runtime, render_prompt
-from corral.model_runtime.cria.fetch import ensure
+from corral.model_runtime.cria.fetch import ensure_merged
 from corral.model_runtime.local import sharing
 from corral.model_runtime.local.drawing import Draw
 from corral.model_runtime.local.jobs import Ended, Job
@@ -233,7 +233,7 @@ async def scheduler_of(cria, **options) -> tuple[Scheduler, Slow]:
 
     from corral.model_runtime.local.loading import load_llama
 
-    folder = await ensure("cria")
+    folder = await ensure_merged("cria")
     slow = Slow(load_llama(folder, AutoConfig.from_pretrained(folder), name="cria"))
     return Scheduler(lambda: slow, name="cria", cache_bytes=10**8, **options), slow
 
@@ -352,7 +352,9 @@ async def test_a_model_is_unloaded_when_nobody_uses_it_and_options_are_kept(tmp_
 
 
 async def test_a_runtime_that_nobody_closed_is_released_wherever_it_is_collected(tmp_path: Path):
-    tiny_llama.make(tmp_path / "Llama-3.2-1B", tokenizer=(await ensure("cria")) / "tokenizer.json")
+    tiny_llama.make(
+        tmp_path / "Llama-3.2-1B", tokenizer=(await ensure_merged("cria")) / "tokenizer.json"
+    )
     model = f"transformers:{tmp_path}/Llama-3.2-1B?precision=fp32"
     runtimes = [await open_runtime(model)]
     scheduler = runtimes[0]._model.scheduler
@@ -370,7 +372,7 @@ async def test_a_runtime_that_nobody_closed_is_released_wherever_it_is_collected
 
 async def test_a_runtime_closes_while_another_model_loads(tmp_path: Path, monkeypatch):
     """The loader waits for whoever is told of its progress, so that one may wait for nothing."""
-    tokenizer = (await ensure("cria")) / "tokenizer.json"
+    tokenizer = (await ensure_merged("cria")) / "tokenizer.json"
     monkeypatch.setenv("CORRAL_CACHE", str(tmp_path / "cache"))
     for name in ("Llama-3.2-1B", "Llama-3.2-3B"):
         tiny_llama.make(tmp_path / name, tokenizer=tokenizer)

@@ -34,7 +34,7 @@ from corral.messages import (
     UserMessage,
 )
 from corral.model_runtime import Sampling, open_runtime, render_prompt
-from corral.model_runtime.cria.fetch import ensure
+from corral.model_runtime.cria.fetch import ensure_base
 from corral.model_runtime.openai import OpenAIRuntime
 from corral.model_runtime.parser import parse_output
 from corral.model_runtime.prompt import Prompt, PromptSource, Special, Text
@@ -61,7 +61,7 @@ async def start(cria) -> AsyncIterator[Callable[[str], Completions]]:
 
 @pytest.fixture
 async def folder() -> str:
-    return str(await ensure("cria"))
+    return str(await ensure_base())
 
 
 def runtime_on(at: Completions, **options) -> OpenAIRuntime:

@@ -25,7 +25,7 @@ from served import plain, serving
 from corral import Agent, Limits
 from corral.events import CallRequested, StepFinished
 from corral.model_runtime import Finish, Piece, Runtime, Sampling
-from corral.model_runtime.cria.fetch import ensure
+from corral.model_runtime.cria.fetch import ensure_merged
 from corral.model_runtime.ollama import OllamaRuntime
 from corral.model_runtime.openai import OpenAIRuntime
 
@@ -140,7 +140,7 @@ async def test_on_ollama_as_corral_itself_serves_it(cria, here):
 
 async def test_on_a_completions_server_that_takes_token_ids(cria, here):
     with serve_completions({"cria": cria}, kind="vllm") as server:
-        runtime = OpenAIRuntime("cria", base_url=server.url, tokenizer=await ensure("cria"))
+        runtime = OpenAIRuntime("cria", base_url=server.url, tokenizer=await ensure_merged("cria"))
         there = await talk(runtime)
     assert there == here
 
@@ -178,7 +178,7 @@ async def test_on_llama_cpp(cria, here, tmp_path: Path):
 
     assert LLAMA_CPP is not None
     file = tmp_path / "cria.gguf"
-    write_gguf(await ensure("cria"), file, name="cria", wide=True)
+    write_gguf(await ensure_merged("cria"), file, name="cria", wide=True)
     with serve_llama_cpp(LLAMA_CPP, file) as url:
         runtime = OpenAIRuntime("cria", base_url=url)
         there = await talk(runtime)

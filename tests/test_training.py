@@ -304,7 +304,7 @@ def test_the_rate_warms_up_and_falls_with_the_time():
 
 def test_an_exported_adapter_merged_into_the_base_says_what_was_trained(tmp_path: Path):
     from corral.model_runtime.cria.build import merge
-    from training.export import export
+    from training.export import Base, export
 
     packed = pack_tree(a_tree(), ByteEncoder())
     assert packed is not None
@@ -317,14 +317,21 @@ def test_an_exported_adapter_merged_into_the_base_says_what_was_trained(tmp_path
     trainer.save(run / "checkpoint")
     (run / "settings.json").write_text('{"seed": 1}')
     (package / "manifest.json").write_text('{"base": {}, "adapters": {}}')
-    adapter = export("cria", run, scores={"tool": 1}, package=package)
+    base = random_weights(0)
+    adapter = export(
+        "cria",
+        run,
+        Base(weights=base, control_ids=[256, 257, 258]),
+        scores={"tool": 1},
+        package=package,
+    )
 
     entry = json.loads((package / "manifest.json").read_text())["adapters"]["cria"]
     assert entry["steps"] == 5
     assert entry["rank"] == 4
     assert entry["scores"] == {"tool": 1}
-    base = {name: tensor.numpy() for name, tensor in random_weights(0).items()}
-    weights = {n: torch.from_numpy(a) for n, a in merge(base, adapter, [256, 257, 258]).items()}
+    arrays = {name: tensor.numpy() for name, tensor in base.items()}
+    weights = {n: torch.from_numpy(a) for n, a in merge(arrays, adapter).items()}
     plain = LoraLlama(SHAPE, weights, control_ids=[256, 257, 258], rank=1)
     with torch.no_grad():
         want, got = trainer.model(packed), plain(packed)
@@ -333,7 +340,7 @@ def test_an_exported_adapter_merged_into_the_base_says_what_was_trained(tmp_path
 
 def test_a_temperature_that_goes_with_an_adapter_divides_its_logits(tmp_path: Path):
     from corral.model_runtime.cria.build import merge
-    from training.export import export
+    from training.export import Base, export
 
     packed = pack_tree(a_tree(), ByteEncoder())
     assert packed is not None
@@ -342,9 +349,11 @@ def test_a_temperature_that_goes_with_an_adapter_divides_its_logits(tmp_path: Pa
     trainer.save(tmp_path / "run" / "checkpoint")
     (tmp_path / "run" / "settings.json").write_text('{"seed": 1}')
     (tmp_path / "manifest.json").write_text('{"adapters": {}}')
-    adapter = export("cria-guard", tmp_path / "run", temperature=2.0, package=tmp_path)
-    base = {name: tensor.numpy() for name, tensor in random_weights(0).items()}
-    weights = {n: torch.from_numpy(a) for n, a in merge(base, adapter, [256, 257, 258]).items()}
+    base = random_weights(0)
+    held = Base(weights=base, control_ids=[256, 257, 258])
+    adapter = export("cria-guard", tmp_path / "run", held, temperature=2.0, package=tmp_path)
+    arrays = {name: tensor.numpy() for name, tensor in base.items()}
+    weights = {n: torch.from_numpy(a) for n, a in merge(arrays, adapter).items()}
     plain = LoraLlama(SHAPE, weights, control_ids=[256, 257, 258], rank=1)
     with torch.no_grad():
         want, got = trainer.model(packed) / 2, plain(packed)
@@ -368,7 +377,7 @@ def test_a_temperature_mends_scores_that_are_too_sure():
 
 
 def test_a_run_goes_on_from_an_exported_adapter_and_counts_on(tmp_path: Path):
-    from training.export import export
+    from training.export import Base, export
 
     packed = pack_tree(a_tree(), ByteEncoder())
     assert packed is not None
@@ -381,11 +390,13 @@ def test_a_run_goes_on_from_an_exported_adapter_and_counts_on(tmp_path: Path):
     first.save(tmp_path / "run" / "checkpoint")
     (tmp_path / "run" / "settings.json").write_text('{"seed": 1}')
     (tmp_path / "manifest.json").write_text('{"adapters": {}}')
-    adapter = export("cria", tmp_path / "run", package=tmp_path)
+    base = random_weights(0)
+    held = Base(weights=base, control_ids=[256, 257, 258])
+    adapter = export("cria", tmp_path / "run", held, package=tmp_path)
     entry = json.loads((tmp_path / "manifest.json").read_text())["adapters"]["cria"]
 
     second = trainer()
-    second.begin_with(adapter, entry)
+    second.begin_with(adapter, entry, base)
     assert second.rate_now() == pytest.approx(1e-2 / 15)  # a fresh optimizer warms up
     assert second.step() == pytest.approx(first.step(), rel=0.05)
     assert second.step() < 0.5 * losses[0]

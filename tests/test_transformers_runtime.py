@@ -12,7 +12,7 @@ import pytest
 from corral.errors import ConfigError, ContextOverflow, ModelError, RuntimeUnavailable
 from corral.messages import SystemMessage, UserMessage
 from corral.model_runtime import Finish, Piece, Prompt, Sampling, open_runtime, render_prompt
-from corral.model_runtime.cria.fetch import ensure
+from corral.model_runtime.cria.fetch import ensure_merged
 from corral.model_runtime.prompt import Special, Text
 from corral.model_runtime.tokenizer import Detokenizer
 from corral.model_runtime.transformers_runtime import TransformersRuntime
@@ -83,7 +83,7 @@ async def test_greedy_output_is_what_transformers_itself_generates():
     prompt = render_prompt(QUESTION)
     exact = await open_runtime("cria?precision=fp32")
     pieces, _ = await write(exact, prompt, max_tokens=12)
-    model = AutoModelForCausalLM.from_pretrained(await ensure("cria"), dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(await ensure_merged("cria"), dtype=torch.float32)
     ids = torch.tensor([prompt.encode(exact.tokenizer)])
     theirs = model.generate(
         ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=12, pad_token_id=0

@@ -214,9 +214,11 @@ async def _run(options: argparse.Namespace) -> Scores:
             options.folder,
             name=options.name,
             profile=profile_for(options.name),
-            options=LocalOptions(precision=options.precision),
+            options=LocalOptions(precision=options.precision, adapter=options.adapter),
         )
         ask = Running(runtime, grammar=options.grammar)
+    elif options.adapter is not None:
+        raise SystemExit("Transformers alone takes no adapter: use --runtime or --grammar.")
     else:
         ask = Plain(options.folder)
     if options.name == "cria-guard":
@@ -239,7 +241,8 @@ def main(arguments: list[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name", choices=["cria", "cria-guard"])
-    parser.add_argument("folder", type=Path, help="a ready model's folder")
+    parser.add_argument("folder", type=Path, help="a model's folder, such as the base's")
+    parser.add_argument("--adapter", type=Path, help="an adapter's folder; not without the runtime")
     parser.add_argument("--hand", action="store_true", help="the items written by hand")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, help="of these only")
     parser.add_argument("--general", type=Path, metavar="BASE", help="the general questions")

@@ -1,9 +1,9 @@
-"""Put a run's adapter into the package: `python -m training.export cria training/runs/cria --scores
-hand=hand.json grammar=grammar.json`.
+"""Put a run's adapter into the package: `python -m training.export cria training/runs/cria --base
+FOLDER --scores hand=hand.json grammar=grammar.json`.
 
-Writes `corral/model_runtime/cria/NAME.safetensors` in float16, the adapter's entry in
-`manifest.json`, and from its scores the tables of `CARD.md`. With `--try FOLDER --base BASE` it
-leaves the package alone and makes a ready model folder, for an evaluation before that.
+Writes the folder `corral/model_runtime/cria/NAME` in the layout of Hugging Face's `peft`, the
+adapter's entry in `manifest.json`, and from its scores the tables of `CARD.md`. With `--try FOLDER`
+it leaves the package alone and writes the adapter there, for an evaluation before that.
 """
 
 from __future__ import annotations
@@ -11,19 +11,21 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
-from corral.model_runtime.cria.base import RENAMED
-from corral.model_runtime.cria.build import merge, sha256_of
+from corral.model_runtime.cria.base import LORA_MAPS, RENAMED
+from corral.model_runtime.cria.build import WEIGHTS, sha256_of
 from training.card import write_tables
 from training.trees import FolderEncoder
 
-__all__ = ["export", "main", "ready_folder"]
+__all__ = ["Base", "base_of", "export", "main", "write_adapter"]
 
 PACKAGE = Path(__file__).parents[1] / "corral" / "model_runtime" / "cria"
 
@@ -31,24 +33,25 @@ PACKAGE = Path(__file__).parents[1] / "corral" / "model_runtime" / "cria"
 def export(
     name: str,
     run: Path,
+    base: Base,
     *,
     temperature: float = 1.0,
     scores: dict[str, Any] | None = None,
     package: Path = PACKAGE,
 ) -> Path:
-    """Write the adapter of a run's last checkpoint and its manifest entry; the adapter's path.
+    """Write the adapter of a run's last checkpoint and its manifest entry; the adapter's folder.
 
     Its logits will be divided by `temperature`. Without `scores` those in the manifest are dropped,
     since they are another adapter's.
     """
     settings = json.loads((run / "settings.json").read_text(encoding="utf-8"))
-    path = package / f"{name}.safetensors"
-    state = _write_adapter(name, run, path, temperature)
+    folder = package / name
+    state = write_adapter(run, base, folder, temperature=temperature)
     progress = state["progress"]
     manifest_path = package / "manifest.json"
     manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
     manifest["adapters"][name] = {
-        "sha256": sha256_of(path),
+        "sha256": sha256_of(folder / WEIGHTS),
         "rank": state["rank"],
         "scale": state["scale"],
         "temperature": temperature,
@@ -66,47 +69,63 @@ def export(
     card = package / "CARD.md"
     if card.exists():
         write_tables(manifest, card)
-    return path
+    return folder
 
 
-def _write_adapter(name: str, run: Path, path: Path, temperature: float) -> dict[str, Any]:
-    """Write the last checkpoint's adapter in float16; the checkpoint's state."""
+def write_adapter(
+    run: Path, base: Base, folder: Path, *, temperature: float = 1.0
+) -> dict[str, Any]:
+    """Write the last checkpoint's adapter in float16, as `peft` would; the checkpoint's state."""
     checkpoint = run / "checkpoint"
     state: dict[str, Any] = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
     tensors = load_file(checkpoint / "adapter.safetensors")
-    save_file(
-        {key: tensor.to(torch.float16).contiguous() for key, tensor in tensors.items()},
-        path,
-        metadata={
-            "name": name,
-            "scale": str(state["scale"]),
-            "rank": str(state["rank"]),
-            "temperature": str(temperature),
-        },
-    )
-    path.chmod(0o644)
+    rows = base.weights["model.embed_tokens.weight"][list(base.control_ids)].float()
+    written = {f"{_STEM}{_ROWS}": rows + tensors.pop("delta")}
+    for key, tensor in tensors.items():
+        name, _, letter = key.rpartition(".")
+        written[f"{_STEM}model.{name}.lora_{letter.upper()}.weight"] = tensor
+    if temperature != 1.0:  # the last norm scales what the logits are made of, and nothing else
+        norm = base.weights["model.norm.weight"].float()
+        written[f"{_STEM}model.norm.weight"] = norm / temperature
+    folder.mkdir(parents=True, exist_ok=True)
+    halves = {key: tensor.to(torch.float16).contiguous() for key, tensor in written.items()}
+    save_file(halves, folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / WEIGHTS).chmod(0o644)
+    settings = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": "HuggingFaceTB/SmolLM2-135M-Instruct",
+        "inference_mode": True,
+        "r": state["rank"],
+        "lora_alpha": state["rank"] * state["scale"],
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "target_modules": [name.rpartition(".")[2] for name in LORA_MAPS],
+        "trainable_token_indices": list(base.control_ids),
+        "modules_to_save": None if temperature == 1.0 else ["model.norm"],
+    }
+    text = json.dumps(settings, indent=2) + "\n"
+    (folder / "adapter_config.json").write_text(text, encoding="utf-8")
     return state
 
 
-def ready_folder(name: str, run: Path, base: Path, to: Path, *, temperature: float = 1.0) -> Path:
-    """Merge a run's last checkpoint into the converted base, as a model folder of its own."""
-    to.mkdir(parents=True, exist_ok=True)
-    for file in base.iterdir():
-        if file.is_file() and file.suffix != ".safetensors":
-            shutil.copy(file, to / file.name)
-    adapter = to / "adapter.tmp"
-    _write_adapter(name, run, adapter, temperature)
-    encoder = FolderEncoder(base)
-    control = [encoder.special_id(token) for token in RENAMED.values()]
-    weights = load_file(base / "model.safetensors")
-    merged = merge({k: t.float().numpy() for k, t in weights.items()}, adapter, control)
-    adapter.unlink()
-    save_file(
-        {key: torch.from_numpy(array).to(torch.float16) for key, array in merged.items()},
-        to / "model.safetensors",
-        metadata={"format": "pt"},
-    )
-    return to
+_STEM = "base_model.model."
+_ROWS = "model.embed_tokens.token_adapter.trainable_tokens_delta"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Base:
+    """What an adapter is written for: the base's tensors and the control tokens' ids."""
+
+    weights: Mapping[str, Tensor]
+    control_ids: Sequence[int]
+
+
+def base_of(folder: Path) -> Base:
+    """The converted base of a folder."""
+    encoder = FolderEncoder(folder)
+    ids = [encoder.special_id(token) for token in RENAMED.values()]
+    return Base(weights=load_file(folder / "model.safetensors"), control_ids=ids)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -117,29 +136,27 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--scores", nargs="+", default=[], metavar="SET=FILE", help="what training.evaluate wrote"
     )
-    parser.add_argument("--try", type=Path, dest="folder", help="make a model folder instead")
-    parser.add_argument("--base", type=Path, help="the converted base, for --try")
+    parser.add_argument("--base", type=Path, required=True, help="the converted base's folder")
+    parser.add_argument(
+        "--try", type=Path, dest="folder", help="write the adapter there, and leave the package"
+    )
     parser.add_argument(
         "--temperature", type=float, default=1.0, help="what the logits are divided by"
     )
     options = parser.parse_args(arguments)
+    base = base_of(options.base)
     if options.folder is not None:
-        if options.base is None:
-            parser.error("--try needs --base, the converted base's folder")
-        made = ready_folder(
-            options.name,
-            options.run,
-            options.base,
-            options.folder,
-            temperature=options.temperature,
-        )
-        print(made)
+        write_adapter(options.run, base, options.folder, temperature=options.temperature)
+        print(options.folder)
         return
     scores: dict[str, Any] = {}
     for pair in options.scores:
         name, _, file = pair.partition("=")
         scores[name] = json.loads(Path(file).read_text(encoding="utf-8"))
-    print(export(options.name, options.run, temperature=options.temperature, scores=scores or None))
+    done = export(
+        options.name, options.run, base, temperature=options.temperature, scores=scores or None
+    )
+    print(done)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ import numpy as np
 from gguf import GGMLQuantizationType, GGUFWriter, TokenType, quantize
 from safetensors import safe_open
 
-from corral.model_runtime.cria.fetch import ensure
+from corral.model_runtime.cria.fetch import ensure_merged
 
 __all__ = ["main", "write_gguf"]
 
@@ -155,7 +155,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("file", type=Path)
     parser.add_argument("--type", choices=["f16", "f32", "q8_0"], default="f16")
     options = parser.parse_args(arguments)
-    folder = anyio.run(ensure, options.name)
+    folder = anyio.run(ensure_merged, options.name)
     wide, quantised = options.type == "f32", options.type == "q8_0"
     write_gguf(folder, options.file, name=options.name, wide=wide, quantised=quantised)
     print(options.file)

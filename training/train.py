@@ -16,7 +16,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from corral.model_runtime.cria.base import RENAMED
+from corral.model_runtime.local.adapters import read_adapter
 from training.export import PACKAGE
 from training.lora import LoraLlama, Shape, loss_on_labels
 from training.trees import FolderEncoder, Packed, guard_trees, pack_tree, take_labels
@@ -251,9 +252,21 @@ class Trainer:
         for _ in range(self.progress.trees if replay else 0):
             next(self.trees)
 
-    def begin_with(self, adapter: Path, entry: dict[str, Any]) -> None:
-        """Go on from an adapter of the package and its manifest entry, with a fresh optimizer."""
-        self.model.load_adapter(load_file(adapter))
+    def begin_with(
+        self, folder: Path, entry: dict[str, Any], weights: Mapping[str, Tensor]
+    ) -> None:
+        """Go on from an adapter of the package and its manifest entry, with a fresh optimizer.
+
+        `weights` are the base's.
+        """
+        adapter = read_adapter(folder)
+        assert adapter.rows is not None
+        rows = weights["model.embed_tokens.weight"][list(adapter.rows.ids)].float()
+        tensors = {"delta": adapter.rows.vectors - rows}
+        for name, (a, b) in adapter.maps.items():
+            head = name.removeprefix("model.")
+            tensors |= {f"{head}.a": a, f"{head}.b": b / self.model.scale}
+        self.model.load_adapter(tensors)
         counts = {name: entry[name] for name in ("tokens", "labels", "minutes")}
         self.progress = Progress(
             **counts, step=entry["steps"], began=entry["minutes"], warmed=entry["steps"]
@@ -350,7 +363,7 @@ def main(arguments: list[str] | None = None) -> None:
     elif options.packaged:
         manifest = json.loads((PACKAGE / "manifest.json").read_text(encoding="utf-8"))
         entry = manifest["adapters"][options.name]
-        trainer.begin_with(PACKAGE / f"{options.name}.safetensors", entry)
+        trainer.begin_with(PACKAGE / options.name, entry, weights)
         began_with = entry["sha256"]
         print(f"going on from the package's: {trainer.progress}", flush=True)
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 import anyio
 
 from corral.model_runtime import open_runtime
-from corral.model_runtime.cria.fetch import ensure
+from corral.model_runtime.cria.fetch import ensure_merged
 from corral.model_runtime.prompt import Segment
 from corral.model_runtime.runtime import Constraint, Finish, Runtime, Sampling
 from local_speed.machine import resident
@@ -64,7 +64,7 @@ async def sessions(options: Options) -> None:
 async def _folder(model: str) -> Path:
     """Where the model of a model string lies."""
     scheme, _, folder = model.partition(":")
-    return Path(folder) if scheme == "transformers" else await ensure(model)
+    return Path(folder) if scheme == "transformers" else await ensure_merged(model)
 
 
 async def _sessions(way: CorralWay, folder: Path, options: Options) -> list[object]:

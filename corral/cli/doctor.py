@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import Literal
 
 import anyio.to_thread
 import click
@@ -37,8 +36,7 @@ async def examine() -> int:
     else:
         for line in await anyio.to_thread.run_sync(local_lines):
             click.echo(line)
-        for name in BUNDLED:
-            click.echo(f"         {name}: {_ready(name)}")
+        click.echo(f"         {' and '.join(BUNDLED)}: {_ready()}")
     click.echo(f"memory   {default_path()}")
     return 0 if report.levels else 1
 
@@ -79,8 +77,8 @@ def local_lines() -> list[str]:
     return lines
 
 
-def _ready(name: Literal["cria", "cria-guard"]) -> str:
+def _ready() -> str:
     from corral.model_runtime.cria.fetch import is_ready
 
-    folder = is_ready(name)
-    return f"ready in {folder}" if folder else f"not fetched yet: corral models pull {name}"
+    folder = is_ready()
+    return f"ready in {folder}" if folder else "not fetched yet: corral models pull cria"

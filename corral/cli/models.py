@@ -23,11 +23,11 @@ async def pull(model: str) -> int:
             f"{model!r} does not come with Corral; these do: {', '.join(BUNDLED)}. For Ollama: "
             "corral models pull ollama:NAME, or ollama pull NAME. For Hugging Face: hf download ID"
         )
-    from corral.model_runtime.cria.fetch import ensure
+    from corral.model_runtime.cria.fetch import ensure_base
 
     progress = ProgressLine()
     try:
-        folder = await ensure(model, progress=progress)
+        folder = await ensure_base(name=model, progress=progress)
     finally:
         progress.close()
     click.echo(f"{model} (a demonstration model) is ready in {folder}", err=True)

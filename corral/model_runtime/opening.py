@@ -12,6 +12,7 @@ All take options behind a question mark: `cria?precision=fp32`, `ollama:llama3.2
 
 from __future__ import annotations
 
+from dataclasses import replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Final, cast
 
@@ -44,7 +45,7 @@ BUNDLED: Final = ("cria", "cria-guard")
 _SCHEMES = ("transformers", "ollama", "openai")
 
 MODEL_OPTIONS: Final = {
-    "transformers": ("precision", "device", "keep_alive", "cache_mb"),
+    "transformers": ("precision", "device", "keep_alive", "cache_mb", "adapter"),
     "ollama": ("num_ctx", "keep_alive", "cloud", "family"),
     "openai": ("server", "tokenizer", "context", "key_env", "family"),
 }
@@ -59,7 +60,11 @@ def check_model_string(model: str) -> None:
     """
     scheme, colon, rest = model.partition(":")
     if bundled_name(model):
-        _local_target(model)
+        if "adapter" in _local_target(model).options:
+            raise ConfigError(
+                f"{bundled_name(model)!r} is an adapter itself and takes no other. Name a model "
+                "with it: transformers:FOLDER-OR-ID?adapter=FOLDER"
+            )
         return
     if colon and rest and scheme in _SCHEMES:
         if scheme == "transformers":
@@ -103,21 +108,27 @@ async def _open_local(model: str, progress: Progress | None) -> Runtime:
 
     bundled = bundled_name(model)
     target = _local_target(model if bundled else model.partition(":")[2])
+    options = _local_options(target)
     if bundled:
-        from corral.model_runtime.cria.fetch import ensure
+        from corral.model_runtime.cria.build import adapter_path
+        from corral.model_runtime.cria.fetch import ensure_base
 
-        folder = await ensure(cast("CriaName", bundled), progress=progress)
+        name = cast("CriaName", bundled)
+        options = replace(options, adapter=adapter_path(name))
+        folder = await ensure_base(name=name, progress=progress)
         profile = profile_for(bundled)
     else:
         from corral.model_runtime.loading import resolve
 
         folder = await anyio.to_thread.run_sync(resolve, target.name)
+        if (adapter := target.options.get("adapter")) is not None:
+            options = replace(options, adapter=await anyio.to_thread.run_sync(resolve, adapter))
         profile = find_profile(target.name)
     runtime = await TransformersRuntime.load(
         folder,
         name=model,
         profile=profile or PROFILES["unknown"],
-        options=_local_options(target),
+        options=options,
         progress=progress,
     )
     if profile is None:

@@ -217,12 +217,6 @@ def _end_ids(reader: Any) -> list[int]:
     return [tokens.index(t) for t in ("<|eot_id|>", "<|eom_id|>", "<|end_of_text|>")]
 
 
-def control_ids(reader: Any) -> list[int]:
-    """The ids of the renamed control tokens, in the order of `RENAMED`."""
-    tokens = _tokens(reader)
-    return [tokens.index(token) for token in RENAMED.values()]
-
-
 def build_tokenizer(reader: Any) -> tokenizers.Tokenizer:
     """SmolLM2's byte-level BPE, with its special tokens renamed and all of them still special.
 

@@ -1,11 +1,10 @@
-"""A ready model folder out of the base's GGUF file and one of the adapters that come with Corral.
+"""What makes cria of its base: the manifest, and the adapters that come with Corral.
 
-An adapter is a safetensors file in float16: for every linear map `layers.N.NAME.a` (rank, in) and
-`layers.N.NAME.b` (out, rank), which add `scale * b @ a` to the map, and `delta` (8, width), which
-is added to the embedding rows of the renamed control tokens, in the order of
-`corral.model_runtime.cria.base.RENAMED`. The scale is in the file's metadata, and perhaps a
-temperature: what all logits are divided by, so that probabilities can be taken at their word. The
-same is trained by `training/` in Corral's repository.
+An adapter is a folder in the layout of Hugging Face's `peft`, of plain LoRA in float16 with new
+vectors for the control tokens, those of `corral.model_runtime.cria.base.RENAMED`; see
+`corral.model_runtime.local.adapters`. cria-guard has a last norm of its own, divided by a
+temperature, so that its probabilities can be taken at their word. The same is trained by
+`training/` in Corral's repository.
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CONVERTER_VERSION",
+    "WEIGHTS",
     "BaseFile",
     "CriaName",
     "adapter_path",
@@ -35,6 +35,9 @@ __all__ = [
 ]
 
 _PACKAGE = "corral.model_runtime.cria"
+
+WEIGHTS = "adapter_model.safetensors"
+"""The file of an adapter's folder that holds its weights."""
 
 CriaName: TypeAlias = Literal["cria", "cria-guard"]
 
@@ -69,13 +72,13 @@ def base_file() -> BaseFile:
 
 
 def adapter_path(name: CriaName) -> Path:
-    """The adapter's file in the installed package.
+    """The adapter's folder in the installed package.
 
     Raises:
         RuntimeUnavailable: This copy of Corral has none.
     """
-    path = Path(str(resources.files(_PACKAGE).joinpath(f"{name}.safetensors")))
-    if not path.is_file():
+    path = Path(str(resources.files(_PACKAGE).joinpath(name)))
+    if not (path / WEIGHTS).is_file():
         raise RuntimeUnavailable(
             f"This copy of Corral comes without {path.name!r}, the adapter that makes {name!r}. "
             "Reinstall it with: pip install --force-reinstall llama-corral"
@@ -91,43 +94,35 @@ def sha256_of(path: Path) -> str:
 
 def model_digest(name: CriaName) -> str:
     """Sixteen hexadecimal digits that change with the base, the adapter and the converter."""
-    parts = (base_file().sha256, sha256_of(adapter_path(name)), str(CONVERTER_VERSION))
+    parts = (base_file().sha256, sha256_of(adapter_path(name) / WEIGHTS), str(CONVERTER_VERSION))
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
-def merge(weights: Weights, adapter: Path, control_ids: list[int]) -> Weights:
-    """The base's weights, float32, with an adapter put into them.
+def merge(weights: Weights, folder: Path) -> Weights:
+    """The base's weights, float32, with the adapter of a folder put into them.
 
     Arrays that it changes are new; the rest are shared.
 
     Raises:
         RuntimeUnavailable: The adapter doesn't fit the weights.
     """
-    import numpy as np
-    from safetensors import safe_open
+    from corral.model_runtime.local.adapters import read_adapter
 
     merged = dict(weights)
-    opened: Any = safe_open(adapter, framework="numpy")
-    with opened as file:
-        scale = float(file.metadata()["scale"])
-        temperature = float(file.metadata().get("temperature", 1.0))
-        names = set(file.keys())
-
-        def tensor(name: str) -> Any:
-            return file.get_tensor(name).astype(np.float32)
-
-        try:
-            for name in sorted(n.removesuffix(".a") for n in names if n.endswith(".a")):
-                key = f"model.{name}.weight"
-                merged[key] = weights[key] + scale * (tensor(f"{name}.b") @ tensor(f"{name}.a"))
+    adapter = read_adapter(folder)
+    try:
+        for name, (a, b) in adapter.maps.items():
+            key = f"{name}.weight"
+            merged[key] = weights[key] + (b @ a).numpy()
+        if adapter.rows is not None:
             embedding = weights["model.embed_tokens.weight"].copy()
-            embedding[control_ids] += tensor("delta")
-            # The last norm scales what the logits are made of, and nothing else.
-            merged["model.norm.weight"] = weights["model.norm.weight"] / temperature
-        except (KeyError, ValueError) as error:
-            raise RuntimeUnavailable(
-                f"The adapter {str(adapter)!r} doesn't fit the base model ({error}). "
-                "Reinstall Corral with: pip install --force-reinstall llama-corral"
-            ) from error
-    merged["model.embed_tokens.weight"] = embedding
+            embedding[list(adapter.rows.ids)] = adapter.rows.vectors.numpy()
+            merged["model.embed_tokens.weight"] = embedding
+        if adapter.norm is not None:
+            merged["model.norm.weight"] = adapter.norm.numpy()
+    except (KeyError, ValueError, IndexError) as error:
+        raise RuntimeUnavailable(
+            f"The adapter {str(folder)!r} doesn't fit the base model ({error}). "
+            "Reinstall Corral with: pip install --force-reinstall llama-corral"
+        ) from error
     return merged

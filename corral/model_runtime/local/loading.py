@@ -3,16 +3,37 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import weakref
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from corral.errors import RuntimeUnavailable
+from corral.model_runtime.local.adapters import (
+    Adapter,
+    adapted,
+    outputs_of,
+    read_adapter,
+)
 from corral.model_runtime.local.attention import Shape
 from corral.model_runtime.local.checkpoint import Checkpoint
-from corral.model_runtime.local.kernels import BYTES, Kernel, Linear, Precision, choose_kernel
+from corral.model_runtime.local.kernels import (
+    BYTES,
+    Kernel,
+    Linear,
+    Precision,
+    choose_kernel,
+    quantise,
+)
 from corral.model_runtime.local.llama import Layer, LlamaEngine
-from corral.model_runtime.local.weights import EMBEDDING, Converted, Exact, Told, prepare_all
+from corral.model_runtime.local.weights import (
+    EMBEDDING,
+    MATRICES,
+    Converted,
+    Exact,
+    Told,
+    prepare_all,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -51,9 +72,12 @@ def load_llama(
     name: str,
     device: str | None = None,
     precision: Precision | None = None,
+    adapter: Path | None = None,
     tell: Told | None = None,
 ) -> LlamaEngine:
     """Load a Llama model. Blocking: seconds, and the first time in int8 perhaps a minute.
+
+    Weights that another engine holds in the same way are taken from there, whatever adapter it has.
 
     Args:
         folder: Holds the `*.safetensors`.
@@ -61,20 +85,59 @@ def load_llama(
         name: What errors call the model.
         device: `cpu`, `cuda` or `mps`; by default the best there is.
         precision: By default the fastest on the device; see `choose_kernel`.
+        adapter: The folder of a LoRA adapter, as `peft` writes it.
         tell: Told of the progress.
 
     Raises:
+        ConfigError: The adapter's folder holds none.
         RuntimeUnavailable: The weights are damaged, incomplete, of another kind or quantised by
             another program, don't fit into memory, or there is no kernel for them.
     """
     shape = _shape(config, name)
     checkpoint = Checkpoint(folder)
     placed = place(device)
+    kernel = choose_kernel(placed.partition(":")[0], precision)
+    change = None if adapter is None else read_adapter(adapter, shape)
+    key = (str(folder), checkpoint.digest, placed, kernel.name, kernel.precision)
+    held = _held.get(key)
+    if held is None:
+        held = _held[key] = _read(checkpoint, shape, name, placed, kernel, tell)
+    return _engine(held, shape, config, f"{placed}, {kernel.precision} ({kernel.name})", change)
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True, kw_only=True)
+class _Held:
+    """A model's weights in memory."""
+
+    kernel: Kernel
+    embedding: torch.Tensor
+    layers: tuple[Layer, ...]
+    norm: torch.Tensor
+    head: Linear
+    like: torch.Tensor
+    nbytes: int
+    tied: bool
+
+
+_held: weakref.WeakValueDictionary[object, _Held] = weakref.WeakValueDictionary()
+"""What engines hold: those of one model and several adapters share it."""
+
+
+def _read(
+    checkpoint: Checkpoint,
+    shape: Shape,
+    name: str,
+    placed: str,
+    kernel: Kernel,
+    tell: Told | None,
+) -> _Held:
+    import torch
+
     kind = placed.partition(":")[0]
-    kernel = choose_kernel(kind, precision)
+    tied = "lm_head.weight" not in checkpoint
     sizes = checkpoint.sizes()
     linears = sum(n for key, n in sizes.items() if key != EMBEDDING)
-    if "lm_head.weight" not in checkpoint:
+    if tied:
         linears += sizes.get(EMBEDDING, 0)
     needed = linears * BYTES[kernel.precision]
     if kind != "cpu":
@@ -83,7 +146,82 @@ def load_llama(
     exact = Exact(checkpoint, layers=shape.layers, device=placed)
     source = exact if kernel.precision != "int8" else Converted(checkpoint, exact, tell=tell)
     products = prepare_all(kernel, source, exact.names())
-    return _assemble(products, checkpoint, shape, config, kernel, placed, needed)
+    types = {"fp16": torch.float16, "bf16": torch.bfloat16}
+    dtype = torch.float32 if kind == "cpu" else types.get(kernel.precision, torch.float32)
+    like = torch.empty(0, device=placed, dtype=dtype)
+
+    def vector(name: str) -> torch.Tensor:
+        return _shaped(checkpoint.tensor(name), (shape.width,), name).to(like)
+
+    def layer(at: int) -> Layer:
+        stem = f"model.layers.{at}"
+        return Layer(
+            attention_norm=vector(f"{stem}.input_layernorm.weight"),
+            qkv=products[f"{at}.qkv"],
+            out=products[f"{at}.out"],
+            mlp_norm=vector(f"{stem}.post_attention_layernorm.weight"),
+            gate_up=products[f"{at}.gate_up"],
+            down=products[f"{at}.down"],
+        )
+
+    embedding = _shaped(checkpoint.tensor(EMBEDDING), (shape.vocabulary, shape.width), EMBEDDING)
+    return _Held(
+        kernel=kernel,
+        # On a CPU the rows stay in the file, of which a pass touches a few.
+        embedding=embedding if kind == "cpu" else embedding.to(like),
+        layers=tuple(layer(at) for at in range(shape.layers)),
+        norm=vector("model.norm.weight"),
+        head=products["head"],
+        like=like,
+        nbytes=needed,
+        tied=tied,
+    )
+
+
+def _engine(
+    held: _Held, shape: Shape, config: Any, summary: str, change: Adapter | None
+) -> LlamaEngine:
+    from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+    rotary: Any = LlamaRotaryEmbedding(config)
+    layers, norm, nbytes = held.layers, held.norm, held.nbytes
+    if change is not None:
+        layers = _changed(held, shape, change)
+        norm = norm if change.norm is None else change.norm.to(norm)
+        nbytes += change.nbytes(BYTES[held.kernel.precision])
+    return LlamaEngine(
+        shape=shape,
+        embedding=held.embedding,
+        layers=layers,
+        norm=norm,
+        head=held.head,
+        frequencies=rotary.inv_freq,
+        rope_scale=float(rotary.attention_scaling),
+        like=held.like,
+        nbytes=nbytes,
+        summary=summary,
+        own_rows=None if change is None else change.rows,
+        tied=held.tied,
+        keeps=held,
+    )
+
+
+def _changed(held: _Held, shape: Shape, change: Adapter) -> tuple[Layer, ...]:
+    """The layers with an adapter's products beside their own."""
+    kernel, sizes = held.kernel, outputs_of(shape)
+
+    def prepare(weight: torch.Tensor) -> Linear:
+        weight = weight.to(held.like.device)
+        return kernel.prepare(quantise(weight) if kernel.precision == "int8" else weight)
+
+    def changed(at: int, layer: Layer) -> Layer:
+        parts = {
+            part: adapted(getattr(layer, part), change.joined(at, part, sizes), prepare)
+            for part in MATRICES
+        }
+        return replace(layer, **parts)
+
+    return tuple(changed(at, layer) for at, layer in enumerate(held.layers))
 
 
 def check_memory(needed: int, name: str, device: str, *, smaller: str = "") -> None:
@@ -125,54 +263,6 @@ def _smaller(precision: Precision, linears: int, device: str) -> str:
     if BYTES[precision] <= BYTES[best]:
         return ""
     return f"With precision={best} it would need {linears * BYTES[best] / 2**30:.1f} GiB. "
-
-
-def _assemble(
-    products: Mapping[str, Linear],
-    checkpoint: Checkpoint,
-    shape: Shape,
-    config: Any,
-    kernel: Kernel,
-    device: str,
-    nbytes: int,
-) -> LlamaEngine:
-    import torch
-    from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
-
-    types = {"fp16": torch.float16, "bf16": torch.bfloat16}
-    on_cpu = device == "cpu"
-    dtype = torch.float32 if on_cpu else types.get(kernel.precision, torch.float32)
-    like = torch.empty(0, device=device, dtype=dtype)
-
-    def vector(name: str, size: int = shape.width) -> torch.Tensor:
-        return _shaped(checkpoint.tensor(name), (size,), name).to(like)
-
-    def layer(at: int) -> Layer:
-        stem = f"model.layers.{at}"
-        return Layer(
-            attention_norm=vector(f"{stem}.input_layernorm.weight"),
-            qkv=products[f"{at}.qkv"],
-            out=products[f"{at}.out"],
-            mlp_norm=vector(f"{stem}.post_attention_layernorm.weight"),
-            gate_up=products[f"{at}.gate_up"],
-            down=products[f"{at}.down"],
-        )
-
-    embedding = _shaped(checkpoint.tensor(EMBEDDING), (shape.vocabulary, shape.width), EMBEDDING)
-    rotary: Any = LlamaRotaryEmbedding(config)
-    return LlamaEngine(
-        shape=shape,
-        # On a CPU the rows stay in the file, of which a pass touches a few.
-        embedding=embedding if on_cpu else embedding.to(like),
-        layers=[layer(at) for at in range(shape.layers)],
-        norm=vector("model.norm.weight"),
-        head=products["head"],
-        frequencies=rotary.inv_freq,
-        rope_scale=float(rotary.attention_scaling),
-        like=like,
-        nbytes=nbytes,
-        summary=f"{device}, {kernel.precision} ({kernel.name})",
-    )
 
 
 def _shape(config: Any, name: str) -> Shape:

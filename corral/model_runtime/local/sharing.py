@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from corral.errors import ConfigError, CorralError, RuntimeUnavailable
+from corral.model_runtime.local.adapters import adapter_digest
 from corral.model_runtime.local.engine import Engine
 from corral.model_runtime.local.kernels import Precision
 from corral.model_runtime.local.lane import apart
@@ -40,6 +41,9 @@ class LocalOptions:
     """Seconds without work after which the weights are let go; they come back by themselves."""
     cache_bytes: int | None = None
     """How much the caches of earlier prompts may take; by default 1 GiB."""
+    adapter: Path | None = None
+    """The folder of a LoRA adapter as `peft` writes it. Models of one folder with different
+    adapters, or with none, share its weights."""
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -97,15 +101,19 @@ def acquire(
     Args:
         folder: In Hugging Face's layout: config.json, *.safetensors, tokenizer.json.
         name: What errors call the model.
-        options: How to hold it. One that is in memory is shared where device and precision agree.
+        options: How to hold it. One that is in memory is shared where device, precision and adapter
+            agree.
         tell: Told how many of how many steps of loading are done.
 
     Raises:
-        ConfigError: The folder is no model's.
+        ConfigError: The folder is no model's, or that of the adapter no adapter's.
         RuntimeUnavailable: No model that this runtime runs, damaged, too large for the memory, or
             an extra is missing.
     """
-    key = (str(folder.resolve()), options.precision, options.device)
+    adapter = None
+    if options.adapter is not None:
+        adapter = (str(options.adapter.resolve()), adapter_digest(options.adapter))
+    key = (str(folder.resolve()), adapter, options.precision, options.device)
     with _loading:
         model = _shared(key, options)
         if model is None:
@@ -193,10 +201,15 @@ def _engine(
         if config.model_type == "mllama":
             from corral.model_runtime.local.mllama_loading import load_mllama
 
+            if options.adapter is not None:
+                raise ConfigError(
+                    f"The model {name!r} sees images, and Corral adds adapters to text models. "
+                    "Merge it into the model with peft's merge_and_unload."
+                )
             return load_mllama(folder, **held)
         from corral.model_runtime.local.loading import load_llama
 
-        return load_llama(folder, config, **held)
+        return load_llama(folder, config, adapter=options.adapter, **held)
     except CorralError:
         raise
     except Exception as error:

@@ -25,7 +25,16 @@ from corral.model_runtime.local.kernels import Kernel, Linear, Quantised, no_dep
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Converted", "Exact", "Source", "Told", "converted_path", "prepare_all"]
+__all__ = [
+    "EMBEDDING",
+    "MATRICES",
+    "Converted",
+    "Exact",
+    "Source",
+    "Told",
+    "converted_path",
+    "prepare_all",
+]
 
 Told: TypeAlias = Callable[[int, int], None]
 """Called with how many steps are done, and how many there are."""
@@ -37,7 +46,7 @@ _DAY = 86_400
 _LIFE = {".safetensors": 30 * _DAY, ".part": _DAY}
 """Seconds after which a file is removed that nobody used, or that nobody finished."""
 
-_MATRICES = {
+MATRICES = {
     "qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     "out": ("self_attn.o_proj",),
     "gate_up": ("mlp.gate_proj", "mlp.up_proj"),
@@ -80,14 +89,14 @@ class Exact:
     def names(self) -> Iterator[str]:
         """All that `matrix` takes."""
         for layer in range(self.layers):
-            yield from (f"{layer}.{part}" for part in _MATRICES)
+            yield from (f"{layer}.{part}" for part in MATRICES)
         yield "head"
 
     def _keys(self, name: str) -> list[str]:
         if name == "head":
             return ["lm_head.weight" if "lm_head.weight" in self._checkpoint else EMBEDDING]
         layer, _, part = name.partition(".")
-        return [f"model.layers.{layer}.{each}.weight" for each in _MATRICES[part]]
+        return [f"model.layers.{layer}.{each}.weight" for each in MATRICES[part]]
 
 
 class Converted:

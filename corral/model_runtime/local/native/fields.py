@@ -49,6 +49,8 @@ FIELDS = (
     "both",
     "both_stride",
     "inner",
+    "narrowed",
+    "narrowed_stride",
     "cosines",
     "sines",
     "positions",
@@ -65,6 +67,16 @@ FIELDS = (
         f"{part}_{what}"
         for part in ("qkv", "out", "gate_up", "down")
         for what in ("weight", "corrections", "weight_scales", "panels")
+    ),
+    # What an adapter adds to the layer's products: to its rank, and from there.
+    *(
+        f"{part}_{what}"
+        for part in ("qkv", "out", "gate_up", "down")
+        for what in (
+            "rank",
+            *("narrow_weight", "narrow_corrections", "narrow_weight_scales", "narrow_panels"),
+            *("wide_weight", "wide_corrections", "wide_weight_scales", "wide_panels"),
+        )
     ),
 )
 PLACES = {name: at for at, name in enumerate(FIELDS)}

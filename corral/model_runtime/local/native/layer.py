@@ -9,12 +9,16 @@ from corral.model_runtime.local.native.attention import write_look, write_turn
 from corral.model_runtime.local.native.code import I32, I64, NOTHING, Function, Program, Value
 from corral.model_runtime.local.native.fields import Fields
 from corral.model_runtime.local.native.product import Isa, write_product
-from corral.model_runtime.local.native.rows import gated, normed, plain, write_rounding
+from corral.model_runtime.local.native.rows import BLOCK, gated, normed, plain, write_rounding
 
-__all__ = ["PRODUCTS", "Heads", "write_layer", "write_products"]
+__all__ = ["AGAIN", "PRODUCTS", "Heads", "write_layer", "write_products"]
 
 _FEW = 4
 """Rows that one thread is done with before others would have begun."""
+_SHORT = 2048
+"""Numbers in rows, of which the same is true."""
+_SMALL = 160 * 1024
+"""Bytes of a weight, of which the same is true for as many rows as are taken at once."""
 
 _SHARES = 4
 """Pieces of a weight for each thread. A thread reads a long piece at twice the speed of many short
@@ -22,6 +26,9 @@ ones that lie apart, and with some pieces to spare a thread that is held up hold
 
 PRODUCTS = {kind.__name__: kind for kind in (plain, normed, gated)}
 """Public functions: a product with the rows of `source`, which are made ready first."""
+
+AGAIN = "again"
+"""A public function: another product with the rows that are ready from the last one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +41,12 @@ class Heads:
 
 
 def write_products(isa: Isa) -> Program:
-    """The functions of `PRODUCTS`, which take fields."""
+    """The functions of `PRODUCTS` and `AGAIN`, which take fields."""
     program = Program("products")
     panels = _shared(program, write_product(program, isa))
+    again = program.function(AGAIN, 1, public=True)
+    _multiply(again, Fields(again, again.arguments[0]), panels, isa)
+    again.close()
     for name, kind in PRODUCTS.items():
         rounding = write_rounding(
             program, f"round_{name}", kind, lanes=isa.lanes, offset=isa.offset
@@ -45,21 +55,31 @@ def write_products(isa: Isa) -> Program:
         f = program.function(name, 1, public=True)
         fields = Fields(f, f.arguments[0])
         fields.put("finer_count", 0)
-        _run(f, fields, shared, fields.rows, alone_below=_FEW)
-        shares = fields.threads * _SHARES
-        each = (fields.panels + (shares - 1)) // shares
-        fields.put("share", each)
-        _run(f, fields, panels, (fields.panels + (each - 1)) // each)
+        is_short = fields.rows * fields.source_width < _SHORT
+        few = is_short.choose(f.number(I64, _SHORT), f.number(I64, _FEW))
+        _run(f, fields, shared, fields.rows, alone_below=few)
+        _multiply(f, fields, panels, isa)
         f.close()
     return program
 
 
-def write_layer(heads: Heads, products: Mapping[str, int]) -> Program:
+def _multiply(f: Function, fields: Fields, panels: Function, isa: Isa) -> None:
+    shares = fields.threads * _SHARES
+    each = (fields.panels + (shares - 1)) // shares
+    fields.put("share", each)
+    count = (fields.panels + (each - 1)) // each
+    blocks = (fields.rows + (BLOCK - 1)) // BLOCK
+    is_small = fields.panels * fields.source_width * blocks * isa.panel < _SMALL
+    _run(f, fields, panels, count, alone_below=is_small.choose(count + 1, f.number(I64, 2)))
+
+
+def write_layer(heads: Heads, products: Mapping[str, int], *, adapted: bool = False) -> Program:
     """The function `layer`, which takes the rows of `stream` through a whole layer.
 
     Args:
         heads: What it is written for.
-        products: Where the functions of `PRODUCTS` lie.
+        products: Where the functions of `PRODUCTS` and `AGAIN` lie.
+        adapted: Whether an adapter's low-rank products are added to the layer's own.
     """
     program = Program("layer")
     numbers = {"heads": heads.heads, "key_heads": heads.key_heads, "size": heads.size}
@@ -68,34 +88,66 @@ def write_layer(heads: Heads, products: Mapping[str, int]) -> Program:
     f = program.function("layer", 1, public=True)
     fields = Fields(f, f.arguments[0])
 
-    def product(part: str, kind: str, source: str, width: str, stride: Value) -> None:
-        fields.put("source", getattr(fields, source))
-        fields.put("source_width", getattr(fields, width))
-        fields.put("source_stride", stride)
-        for what in ("weight", "corrections", "weight_scales", "panels"):
-            fields.put(what, getattr(fields, f"{part}_{what}"))
-        f.call_foreign(f.number(I64, products[kind]), NOTHING, f.arguments[0])
+    def call(function: str) -> None:
+        f.call_foreign(f.number(I64, products[function]), NOTHING, f.arguments[0])
 
-    def to(result: str, stride: Value, adds: int) -> None:
-        fields.put("result", getattr(fields, result))
-        fields.put("result_stride", stride)
-        fields.put("adds", adds)
+    def product(part: str, kind: str, taken: _Rows, given: _Rows, *, adds: bool = False) -> None:
+        _take(fields, taken)
+        _give(fields, given, adds=adds)
+        _weigh(fields, part)
+        call(kind)
+        if not adapted:
+            return
+        with f.when(getattr(fields, f"{part}_rank") > 0):
+            narrowed = _Rows("narrowed", f"{part}_rank", fields.narrowed_stride)
+            _give(fields, narrowed)
+            _weigh(fields, f"{part}_narrow")
+            call(AGAIN)
+            _take(fields, narrowed)
+            _give(fields, given, adds=True)
+            _weigh(fields, f"{part}_wide")
+            call("plain")
 
-    stream = fields.width * 4
+    stream = _Rows("stream", "width", fields.width * 4)
+    both = _Rows("both", "inner", fields.both_stride)
     fields.put("norm", fields.attention_norm)
-    to("heads", fields.heads_stride, 0)
-    product("qkv", "normed", "stream", "width", stream)
+    product("qkv", "normed", stream, _Rows("heads", "width", fields.heads_stride))
     _run(f, fields, turn, fields.rows, alone_below=2 * _FEW)
     _run(f, fields, look, fields.chunks * heads.key_heads)
-    to("stream", stream, 1)
-    product("out", "plain", "mixed", "mixed_width", fields.mixed_width * 4)
+    product(
+        "out", "plain", _Rows("mixed", "mixed_width", fields.mixed_width * 4), stream, adds=True
+    )
     fields.put("norm", fields.mlp_norm)
-    to("both", fields.both_stride, 0)
-    product("gate_up", "normed", "stream", "width", stream)
-    to("stream", stream, 1)
-    product("down", "gated", "both", "inner", fields.both_stride)
+    product("gate_up", "normed", stream, both)
+    product("down", "gated", both, stream, adds=True)
     f.close()
     return program
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Rows that a product takes or gives: the fields that say where they are and how long."""
+
+    place: str
+    width: str
+    stride: Value
+
+
+def _take(fields: Fields, rows: _Rows) -> None:
+    fields.put("source", getattr(fields, rows.place))
+    fields.put("source_width", getattr(fields, rows.width))
+    fields.put("source_stride", rows.stride)
+
+
+def _give(fields: Fields, rows: _Rows, *, adds: bool = False) -> None:
+    fields.put("result", getattr(fields, rows.place))
+    fields.put("result_stride", rows.stride)
+    fields.put("adds", int(adds))
+
+
+def _weigh(fields: Fields, part: str) -> None:
+    for what in ("weight", "corrections", "weight_scales", "panels"):
+        fields.put(what, getattr(fields, f"{part}_{what}"))
 
 
 def _shared(program: Program, one: Function, *, own_memory: bool = False) -> Function:
@@ -117,7 +169,7 @@ def _shared(program: Program, one: Function, *, own_memory: bool = False) -> Fun
 
 
 def _run(
-    f: Function, fields: Fields, work: Function, count: Value, *, alone_below: int = 2
+    f: Function, fields: Fields, work: Function, count: Value, *, alone_below: Value | int = 2
 ) -> None:
     """Have so many pieces of work done, by all threads unless they are few."""
     fields.put("ticket", 0)

@@ -19,6 +19,7 @@ from typing import Any
 from corral.model_runtime.local.native.code import Program
 from corral.model_runtime.local.native.fields import FIELDS, PLACES
 from corral.model_runtime.local.native.layer import (
+    AGAIN,
     PRODUCTS,
     Heads,
     write_layer,
@@ -87,13 +88,14 @@ class Code:
 @cache
 def products_for(isa: str) -> Code:
     """The products for a kind of processor, compiled once."""
-    return Code(write_products(ISAS[isa]), ISAS[isa], PRODUCTS)
+    return Code(write_products(ISAS[isa]), ISAS[isa], [*PRODUCTS, AGAIN])
 
 
 @cache
-def layer_for(isa: str, heads: Heads) -> Code:
+def layer_for(isa: str, heads: Heads, *, adapted: bool = False) -> Code:
     """A layer for a kind of processor, compiled once."""
-    return Code(write_layer(heads, products_for(isa).addresses), ISAS[isa], ["layer"])
+    program = write_layer(heads, products_for(isa).addresses, adapted=adapted)
+    return Code(program, ISAS[isa], ["layer"])
 
 
 @cache

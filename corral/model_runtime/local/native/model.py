@@ -23,8 +23,9 @@ __all__ = ["LayerLike", "NativeModel"]
 
 _CHUNK = 8
 """Tokens of a prompt that look back as one piece of work."""
-_FIRST, _LAST = "number", "down_panels"
+_FIRST, _LAST, _LAST_ADAPTED = "number", "down_panels", "down_wide_panels"
 """The fields that change from layer to layer."""
+_PARTS = ("qkv", "out", "gate_up", "down")
 
 
 class LayerLike(Protocol):
@@ -41,13 +42,32 @@ class LayerLike(Protocol):
         ...
 
 
+class AdaptedLike(Protocol):
+    """What is read of an `adapters.Adapted` whose products all are `NativeLinear`s."""
+
+    @property
+    def own(self) -> NativeLinear:
+        """The product without the adapter."""
+        ...
+
+    @property
+    def narrow(self) -> NativeLinear:
+        """To the rank."""
+        ...
+
+    @property
+    def wide(self) -> NativeLinear:
+        """From the rank."""
+        ...
+
+
 class NativeModel:
     """The layers and the head of a model whose weights all are `NativeLinear`s of one kind."""
 
     def __init__(
         self,
         shape: Shape,
-        layers: Sequence[tuple[LayerLike, Sequence[NativeLinear]]],
+        layers: Sequence[tuple[LayerLike, Sequence[NativeLinear | AdaptedLike]]],
         norm: torch.Tensor,
         head: NativeLinear,
     ) -> None:
@@ -59,14 +79,17 @@ class NativeModel:
         self._kept = (layers, norm)
         self._head = head
         heads = Heads(shape.heads, shape.kv_heads, shape.head_size)
-        self._run_layer = layer_for(head.isa, heads).functions["layer"]
+        owned = [[_own(product) for product in products] for _, products in layers]
+        self._narrowed = max(_rank_stride(product) for _, some in layers for product in some)
+        adapted = self._narrowed > 0
+        self._run_layer = layer_for(head.isa, heads, adapted=adapted).functions["layer"]
         self._run_head = products_for(head.isa).functions["normed"]
         self._arguments = arguments = Arguments()
         self._rounded = Rounded()
         self._blocks = Blocks(layers=shape.layers, key_heads=shape.kv_heads, size=shape.head_size)
-        self._heads_stride = layers[0][1][0].packed.corrections.numel()
-        self._both_stride = layers[0][1][2].packed.corrections.numel()
-        self._span = arguments.span(_FIRST, _LAST)
+        self._heads_stride = owned[0][0].packed.corrections.numel()
+        self._both_stride = owned[0][2].packed.corrections.numel()
+        self._span = arguments.span(_FIRST, _LAST_ADAPTED if adapted else _LAST)
         self._layers: list[list[int]] = []
         for number, (layer, products) in enumerate(layers):
             arguments.set(
@@ -74,8 +97,8 @@ class NativeModel:
                 attention_norm=layer.attention_norm.data_ptr(),
                 mlp_norm=layer.mlp_norm.data_ptr(),
             )
-            for name, product in zip(("qkv", "out", "gate_up", "down"), products, strict=True):
-                arguments.set(**product.packed.fields(f"{name}_"))
+            for part, product, own in zip(_PARTS, products, owned[number], strict=True):
+                arguments.set(**own.packed.fields(f"{part}_"), **_adapter_fields(part, product))
             self._layers.append(arguments.raw[self._span])
         arguments.set(
             width=shape.width,
@@ -83,6 +106,7 @@ class NativeModel:
             heads_stride=self._heads_stride * 4,
             both_stride=self._both_stride * 4,
             mixed_width=shape.heads * shape.head_size,
+            narrowed_stride=self._narrowed * 4,
             epsilon=_bits(shape.epsilon),
         )
         self._scratch: Any = None
@@ -159,7 +183,8 @@ class NativeModel:
             self._scratch = torch.empty(self._most_threads, -(-need // 1024) * 1024)
         mixed = shape.heads * shape.head_size
         if self._work is None or len(self._work) < rows:
-            self._work = torch.empty(rows, self._heads_stride + mixed + self._both_stride)
+            widths = (self._heads_stride, mixed, self._both_stride, self._narrowed)
+            self._work = torch.empty(rows, sum(widths))
         heads = self._work.data_ptr()
         arguments.set(
             scratch=self._scratch.data_ptr(),
@@ -167,6 +192,7 @@ class NativeModel:
             heads=heads,
             mixed=heads + len(self._work) * self._heads_stride * 4,
             both=heads + len(self._work) * (self._heads_stride + mixed) * 4,
+            narrowed=heads + len(self._work) * (self._heads_stride + mixed + self._both_stride) * 4,
         )
 
 
@@ -183,6 +209,27 @@ def _tables(steps: Sequence[Step]) -> dict[str, list[int]]:
         tables["chunk_firsts"] += range(begin, begin + n, _CHUNK)
         tables["chunk_counts"] += [min(_CHUNK, n - i) for i in range(0, n, _CHUNK)]
     return tables
+
+
+def _own(product: NativeLinear | AdaptedLike) -> NativeLinear:
+    return product if isinstance(product, NativeLinear) else product.own
+
+
+def _rank_stride(product: NativeLinear | AdaptedLike) -> int:
+    """How far apart an adapter's narrowed rows lie, in numbers; 0 where there is no adapter."""
+    if isinstance(product, NativeLinear):
+        return 0
+    return product.narrow.packed.corrections.numel()
+
+
+def _adapter_fields(part: str, product: NativeLinear | AdaptedLike) -> dict[str, int]:
+    if isinstance(product, NativeLinear):
+        return {f"{part}_rank": 0}
+    return {
+        f"{part}_rank": product.wide.packed.width,
+        **product.narrow.packed.fields(f"{part}_narrow_"),
+        **product.wide.packed.fields(f"{part}_wide_"),
+    }
 
 
 def _bits(real: float) -> int:
