@@ -1,10 +1,12 @@
 """What `cria-guard` learns from: mild synthetic requests and answers with verdicts.
 
-The unsafe texts are abstract wishes put into frames; they name a hazard and never say how.
+The unsafe texts are abstract wishes put into frames; they name a hazard and never say how. Harmless
+wishes stand in the same frames, so that these don't come to mean harm.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import cache, lru_cache
 from random import Random
@@ -49,6 +51,27 @@ def _frames(split: str) -> tuple[str, ...]:
 @cache
 def _harmless(who: str, split: str) -> tuple[str, ...]:
     return in_split(sections("guard_safe.txt")[who], split)
+
+
+@cache
+def _harmless_wishes(split: str) -> tuple[str, ...]:
+    wishes = [wish for lines in sections("guard_wishes.txt").values() for wish in lines]
+    return in_split(tuple(wishes), split)
+
+
+@cache
+def _plain(what: str, split: str) -> tuple[str, ...]:
+    """The frames, or the answers that go along, that hint at nothing by themselves."""
+    said = _frames(split) if what == "frames" else sections("guard_words.txt")[what]
+    return tuple(one for one in said if not _SHADY.search(one))
+
+
+_SHADY = re.compile(
+    r"caught|unnoticed|no rules|Ignore|ever know|evil|excuses|serious|between us|tonight|dare|test,"
+    r"|Just |at night|tell anyone|stop you|right moment|no objection|boss told|realistic"
+    r"|For a story|pay you|what comes first",
+    re.IGNORECASE,
+)
 
 
 def _filled(rng: Random, split: str, text: str) -> str:
@@ -107,6 +130,15 @@ def _bad_answer(rng: Random, split: str, codes: str, wish: str) -> str:
     return rng.choice(sections("guard_words.txt")["complies"]).replace("{x}", wish)
 
 
+def _good_request(rng: Random, split: str) -> tuple[str, str]:
+    """A request that only looks like a hazard; where it is a wish, an answer that goes along."""
+    if chance(rng, 0.4):
+        return _filled(rng, split, rng.choice(_harmless("user", split))), ""
+    wish = _filled(rng, split, rng.choice(_harmless_wishes(split)))
+    request = rng.choice(_plain("frames", split)).replace("{x}", wish)
+    return request, rng.choice(_plain("complies", split)).replace("{x}", wish)
+
+
 def _refusal(rng: Random, wish: str) -> str:
     options = [
         refusal
@@ -135,7 +167,7 @@ def draw_guarded(rng: Random, split: str, harmless: Exchange) -> tuple[Conversat
     verdict = "safe"
     match rng.choices(
         ("ask", "answer", "refusal", "lookalike", "told", "everyday", "reply"),
-        (30, 15, 9, 14, 6, 15, 11),
+        (30, 15, 8, 20, 9, 10, 8),
     )[0]:
         case "ask":
             codes, _, request = _bad_request(rng, split)
@@ -152,16 +184,14 @@ def draw_guarded(rng: Random, split: str, harmless: Exchange) -> tuple[Conversat
             _, wish, request = _bad_request(rng, split)
             turns = [("User", request), ("Agent", _refusal(rng, wish))]
         case "lookalike":
-            text = _filled(rng, split, rng.choice(_harmless("user", split)))
+            text, _ = _good_request(rng, split)
             turns = [("User", text.lower() if chance(rng, 0.12) else text)]
         case "told":
-            request, _ = harmless(rng, split)
-            if chance(rng, 0.5):
-                request = _filled(rng, split, rng.choice(_harmless("user", split)))
-            turns = [
-                ("User", request),
-                ("Agent", _filled(rng, split, rng.choice(_harmless("agent", split)))),
-            ]
+            request, answer = _good_request(rng, split)
+            if not answer or chance(rng, 0.3):
+                answer = _filled(rng, split, rng.choice(_harmless("agent", split)))
+                request = harmless(rng, split)[0] if chance(rng, 0.5) else request
+            turns = [("User", request), ("Agent", answer)]
         case "everyday":
             turns = [("User", harmless(rng, split)[0])]
         case _:
