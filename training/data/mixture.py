@@ -27,6 +27,7 @@ from training.data.composed import (
 )
 from training.data.core import Talk, chance, sections
 from training.data.everyday import Entry, entries
+from training.data.files import draw_files, files_talk
 from training.data.missing import missing_talk
 from training.data.notes import FINDERS, READERS, notes_talk
 from training.data.requests import (
@@ -73,6 +74,8 @@ _BUILTINS = {
         NAMES, ("Search the web.", "Answer questions of mathematics and science."), strict=True
     )
 }
+_SERVE_ANYTHING = ("builtin", "notes", "files")
+"""Kinds of tree in which a search, or the user's own files, could serve any request."""
 Plan = list[tuple[float, Callable[[], Talk | None]]]
 
 
@@ -106,9 +109,10 @@ def draw_tree(
 ) -> tuple[str, tuple[ToolSpec, ...], datetime.date | None, list[Talk]]:
     """A system prompt, its tools, the date, and eight conversations."""
     kinds = ("code", "functions", "both", "none", "composed", "chain", "builtin", "typed", "notes")
+    kinds += ("files",)
     # The first trees of a finite split go round the kinds, so that each is measured.
     kind = (
-        rng.choices(kinds, (21, 38, 11, 7, 8, 4, 7, 30, 7))[0]
+        rng.choices(kinds, (21, 38, 11, 7, 8, 4, 7, 30, 6, 6))[0]
         if split == "train"
         else kinds[number % len(kinds)]
     )
@@ -132,6 +136,10 @@ def draw_tree(
         tools += [one.spec for one in dressed]
         topics = tuple(one.entry.topic for one in dressed)
         plan += _noted(rng, split, dressed)
+    elif kind == "files":
+        tools += draw_files(rng)
+        topics = ("your files",)
+        plan += [(9, lambda: files_talk(rng, split, tools))]
     elif kind == "composed":
         made = [
             composed_tool(rng, split)
@@ -325,7 +333,7 @@ def _talk(rng: Random, split: str, kind: str, topics: tuple[str, ...]) -> Plan:
         (0.5 if offers else 1.4, lambda: memory_talk(rng, split)),
         (0.4 if offers else 2.2, lambda: text_talk(rng, split)),
     ]
-    if kind not in ("builtin", "notes"):  # a search, or the user's files, could serve anything
+    if kind not in _SERVE_ANYTHING:
         plan.append((1.3 if offers else 0.6, lambda: _unserved(rng, split, topics)))
     return plan
 
