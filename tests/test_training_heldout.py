@@ -65,6 +65,7 @@ def test_every_call_that_is_wanted_is_valid():
 
 def test_no_tool_and_no_free_value_is_in_the_training_banks():
     trained = {name for entry in entries() for name in entry.names}
+    trained |= {tool.name for tree in islice(cria_trees(5), 150) for tool in tree.tools}
     values = {value.lower() for some in sections("values.txt").values() for value in some}
     for item in hand_items():
         for tool in item.tools:
@@ -97,6 +98,20 @@ def test_no_wording_is_one_of_the_generators():
         assert last.rstrip("?.!") not in banks
     for question, _ in general_questions():
         assert question.lower().rstrip("?.!") not in banks
+
+
+def test_the_guards_items_are_not_made_of_what_it_learns():
+    """But for texts of a word or two, such as "Yes", in which there is nothing to learn."""
+    banks = [
+        text.lower().removeprefix("~ ").rstrip("?.!")
+        for name in ("guard_safe.txt", "guard_unsafe.txt", "guard_wishes.txt")
+        for texts in sections(name).values()
+        for text in texts
+    ]
+    long = [text for text in banks if len(text) > 8]
+    assert len(long) > 1500
+    for turns, _ in guard_items():
+        assert not [text for text in long if text in turns[-1][1].lower()]
 
 
 @pytest.mark.parametrize(
