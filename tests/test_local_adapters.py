@@ -94,6 +94,7 @@ CHANGES = [
     {"rank_pattern": {"down_proj": 2}, "alpha_pattern": {"o_proj": 3, "layers.1.mlp.up_proj": 30}},
     {"trainable_token_indices": [3, 7, 9], "modules_to_save": ["model.norm"]},
     {"layers_to_transform": [1]},
+    {"r": 120, "lora_alpha": 60},  # joined, more than the model is wide
 ]
 
 

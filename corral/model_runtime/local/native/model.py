@@ -176,7 +176,7 @@ class NativeModel:
         import torch
 
         shape = self._shape
-        widest = max(shape.width, shape.inner, shape.heads * shape.head_size)
+        widest = max(shape.width, shape.inner, shape.heads * shape.head_size, self._narrowed)
         self._rounded.reserve(arguments, rows, widest)
         need = max(widest, 4 * (longest + 4))
         if self._scratch is None or self._scratch.shape[1] < need:
