@@ -19,6 +19,7 @@ from transformers import LlamaConfig, LlamaForCausalLM  # noqa: E402
 
 from corral.errors import ConfigError, RuntimeUnavailable  # noqa: E402
 from corral.model_runtime import check_model_string, open_runtime  # noqa: E402
+from corral.model_runtime.cria.build import adapter_path  # noqa: E402
 from corral.model_runtime.cria.fetch import ensure_base  # noqa: E402
 from corral.model_runtime.local import kernels, loading  # noqa: E402
 from corral.model_runtime.local.engine import Step  # noqa: E402
@@ -185,6 +186,18 @@ async def test_the_demonstration_models_are_one_base_and_two_adapters():
     assert one._keeps is other._keeps
     await cria.aclose()
     await guard.aclose()
+
+
+@pytest.mark.parametrize("name", ["cria", "cria-guard"])
+async def test_peft_reads_the_demonstration_models_adapters_as_corral_does(name):
+    base, folder = await ensure_base(), adapter_path(name)
+    model = LlamaForCausalLM.from_pretrained(base, dtype=torch.float32)
+    adapted = peft.PeftModel.from_pretrained(model, str(folder)).eval()
+    config = LlamaConfig.from_pretrained(base)
+    engine = load_llama(base, config, name=name, precision="fp32", adapter=folder)
+    with torch.inference_mode():
+        wanted = adapted(torch.tensor([IDS])).logits[0]
+    assert off(logits(engine), wanted) < 1e-4
 
 
 # --- from a model string

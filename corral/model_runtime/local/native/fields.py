@@ -39,6 +39,13 @@ FIELDS = (
     "result",
     "result_stride",
     "adds",
+    # Another one with the same rows.
+    "more_weight",
+    "more_corrections",
+    "more_weight_scales",
+    "more_panels",
+    "more_result",
+    "more_result_stride",
     # The layer.
     "stream",
     "width",
@@ -49,8 +56,6 @@ FIELDS = (
     "both",
     "both_stride",
     "inner",
-    "narrowed",
-    "narrowed_stride",
     "cosines",
     "sines",
     "positions",

@@ -11,7 +11,7 @@ from corral.model_runtime.local.native.fields import Fields
 from corral.model_runtime.local.native.product import Isa, write_product
 from corral.model_runtime.local.native.rows import BLOCK, gated, normed, plain, write_rounding
 
-__all__ = ["AGAIN", "PRODUCTS", "Heads", "write_layer", "write_products"]
+__all__ = ["PRODUCTS", "Heads", "write_layer", "write_products"]
 
 _FEW = 4
 """Rows that one thread is done with before others would have begun."""
@@ -27,9 +27,6 @@ ones that lie apart, and with some pieces to spare a thread that is held up hold
 PRODUCTS = {kind.__name__: kind for kind in (plain, normed, gated)}
 """Public functions: a product with the rows of `source`, which are made ready first."""
 
-AGAIN = "again"
-"""A public function: another product with the rows that are ready from the last one."""
-
 
 @dataclass(frozen=True, slots=True)
 class Heads:
@@ -41,12 +38,9 @@ class Heads:
 
 
 def write_products(isa: Isa) -> Program:
-    """The functions of `PRODUCTS` and `AGAIN`, which take fields."""
+    """The functions of `PRODUCTS`, which take fields."""
     program = Program("products")
     panels = _shared(program, write_product(program, isa))
-    again = program.function(AGAIN, 1, public=True)
-    _multiply(again, Fields(again, again.arguments[0]), panels, isa)
-    again.close()
     for name, kind in PRODUCTS.items():
         rounding = write_rounding(
             program, f"round_{name}", kind, lanes=isa.lanes, offset=isa.offset
@@ -65,11 +59,12 @@ def write_products(isa: Isa) -> Program:
 
 def _multiply(f: Function, fields: Fields, panels: Function, isa: Isa) -> None:
     shares = fields.threads * _SHARES
-    each = (fields.panels + (shares - 1)) // shares
+    there = fields.panels + fields.more_panels
+    each = (there + (shares - 1)) // shares
     fields.put("share", each)
-    count = (fields.panels + (each - 1)) // each
+    count = (there + (each - 1)) // each
     blocks = (fields.rows + (BLOCK - 1)) // BLOCK
-    is_small = fields.panels * fields.source_width * blocks * isa.panel < _SMALL
+    is_small = there * fields.source_width * blocks * isa.panel < _SMALL
     _run(f, fields, panels, count, alone_below=is_small.choose(count + 1, f.number(I64, 2)))
 
 
@@ -78,7 +73,7 @@ def write_layer(heads: Heads, products: Mapping[str, int], *, adapted: bool = Fa
 
     Args:
         heads: What it is written for.
-        products: Where the functions of `PRODUCTS` and `AGAIN` lie.
+        products: Where the functions of `PRODUCTS` lie.
         adapted: Whether an adapter's low-rank products are added to the layer's own.
     """
     program = Program("layer")
@@ -88,25 +83,21 @@ def write_layer(heads: Heads, products: Mapping[str, int], *, adapted: bool = Fa
     f = program.function("layer", 1, public=True)
     fields = Fields(f, f.arguments[0])
 
-    def call(function: str) -> None:
-        f.call_foreign(f.number(I64, products[function]), NOTHING, f.arguments[0])
-
     def product(part: str, kind: str, taken: _Rows, given: _Rows, *, adds: bool = False) -> None:
         _take(fields, taken)
         _give(fields, given, adds=adds)
         _weigh(fields, part)
-        call(kind)
+        if adapted:
+            _weigh(fields, f"{part}_narrow", "more_")
+        f.call_foreign(f.number(I64, products[kind]), NOTHING, f.arguments[0])
         if not adapted:
             return
+        fields.put("more_panels", 0)
         with f.when(getattr(fields, f"{part}_rank") > 0):
-            narrowed = _Rows("narrowed", f"{part}_rank", fields.narrowed_stride)
-            _give(fields, narrowed)
-            _weigh(fields, f"{part}_narrow")
-            call(AGAIN)
-            _take(fields, narrowed)
+            _take(fields, _Rows("more_result", f"{part}_rank", fields.more_result_stride))
             _give(fields, given, adds=True)
             _weigh(fields, f"{part}_wide")
-            call("plain")
+            f.call_foreign(f.number(I64, products["plain"]), NOTHING, f.arguments[0])
 
     stream = _Rows("stream", "width", fields.width * 4)
     both = _Rows("both", "inner", fields.both_stride)
@@ -145,9 +136,9 @@ def _give(fields: Fields, rows: _Rows, *, adds: bool = False) -> None:
     fields.put("adds", int(adds))
 
 
-def _weigh(fields: Fields, part: str) -> None:
+def _weigh(fields: Fields, part: str, before: str = "") -> None:
     for what in ("weight", "corrections", "weight_scales", "panels"):
-        fields.put(what, getattr(fields, f"{part}_{what}"))
+        fields.put(f"{before}{what}", getattr(fields, f"{part}_{what}"))
 
 
 def _shared(program: Program, one: Function, *, own_memory: bool = False) -> Function:

@@ -19,7 +19,6 @@ from typing import Any
 from corral.model_runtime.local.native.code import Program
 from corral.model_runtime.local.native.fields import FIELDS, PLACES
 from corral.model_runtime.local.native.layer import (
-    AGAIN,
     PRODUCTS,
     Heads,
     write_layer,
@@ -88,7 +87,7 @@ class Code:
 @cache
 def products_for(isa: str) -> Code:
     """The products for a kind of processor, compiled once."""
-    return Code(write_products(ISAS[isa]), ISAS[isa], [*PRODUCTS, AGAIN])
+    return Code(write_products(ISAS[isa]), ISAS[isa], PRODUCTS)
 
 
 @cache

@@ -106,7 +106,7 @@ class NativeModel:
             heads_stride=self._heads_stride * 4,
             both_stride=self._both_stride * 4,
             mixed_width=shape.heads * shape.head_size,
-            narrowed_stride=self._narrowed * 4,
+            more_result_stride=self._narrowed * 4,
             epsilon=_bits(shape.epsilon),
         )
         self._scratch: Any = None
@@ -192,7 +192,8 @@ class NativeModel:
             heads=heads,
             mixed=heads + len(self._work) * self._heads_stride * 4,
             both=heads + len(self._work) * (self._heads_stride + mixed) * 4,
-            narrowed=heads + len(self._work) * (self._heads_stride + mixed + self._both_stride) * 4,
+            more_result=heads
+            + len(self._work) * (self._heads_stride + mixed + self._both_stride) * 4,
         )
 
 
@@ -224,7 +225,7 @@ def _rank_stride(product: NativeLinear | AdaptedLike) -> int:
 
 def _adapter_fields(part: str, product: NativeLinear | AdaptedLike) -> dict[str, int]:
     if isinstance(product, NativeLinear):
-        return {f"{part}_rank": 0}
+        return {f"{part}_rank": 0, f"{part}_narrow_panels": 0}
     return {
         f"{part}_rank": product.wide.packed.width,
         **product.narrow.packed.fields(f"{part}_narrow_"),

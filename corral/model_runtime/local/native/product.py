@@ -153,13 +153,17 @@ def pack(weight: Quantised, isa: Isa) -> Packed:
 
 
 def write_product(program: Program, isa: Isa) -> Function:
-    """A function of the fields and a panel's number: its channels of the product with all rows."""
+    """A function of the fields and a share's number: its panels' products with all rows.
+
+    Behind a weight's own panels come those of a second one, if there is one: `more_weight`. It
+    takes the same rows and has a result of its own.
+    """
     tiles = {rows: _tile(program, isa, rows) for rows in isa.rows}
     f = program.function("panel", 2)
     fields, share = Fields(f, f.arguments[0]), f.arguments[1]
     each = fields.share
     first = share * each
-    with f.loop(first, (first + each).at_most(fields.panels)) as panel:
+    with f.loop(first, (first + each).at_most(fields.panels + fields.more_panels)) as panel:
         _panel(f, fields, panel, isa, tiles)
     f.close()
     return f
@@ -169,16 +173,22 @@ def _panel(
     f: Function, fields: Fields, panel: Value, isa: Isa, tiles: Mapping[int, Function]
 ) -> None:
     width, rows = fields.source_width, fields.rows
+    is_more = fields.panels < panel + 1
+
+    def of(name: str) -> Value:
+        return is_more.choose(getattr(fields, f"more_{name}"), getattr(fields, name))
+
+    panel = is_more.choose(panel - fields.panels, panel)
     first = panel * isa.panel * 4
-    weight = fields.weight + panel * isa.panel * width
     about = (
-        weight,
+        of("weight") + panel * isa.panel * width,
         width,
-        fields.corrections + first,
-        fields.weight_scales + first,
-        fields.result + first,
-        fields.result_stride,
+        of("corrections") + first,
+        of("weight_scales") + first,
+        of("result") + first,
+        of("result_stride"),
     )
+    adds = is_more.choose(f.number(I64, 0), fields.adds)
 
     def all_of(begin: Value, count: Value, step: Value, scales: Value, to: Value) -> None:
         """All rows in their blocks, some at once; a block's rows are `step` apart, or all of it."""
@@ -190,7 +200,7 @@ def _panel(
                 with f.loop(done, there - (together - 1), together) as row:
                     at = block + row
                     place = begin + block * width + row * 4
-                    f.call(tile, *about, place, apart, scales + at * 4, to + at * 8, fields.adds)
+                    f.call(tile, *about, place, apart, scales + at * 4, to + at * 8, adds)
                 done = there - (there - done) % together
 
     is_single = rows.equals(1)
