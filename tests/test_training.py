@@ -377,7 +377,7 @@ def test_a_temperature_mends_scores_that_are_too_sure():
 
 
 def test_a_run_goes_on_from_an_exported_adapter_and_counts_on(tmp_path: Path):
-    from training.export import Base, export
+    from training.export import Base, export, own_tensors, write_adapter
 
     packed = pack_tree(a_tree(), ByteEncoder())
     assert packed is not None
@@ -402,6 +402,19 @@ def test_a_run_goes_on_from_an_exported_adapter_and_counts_on(tmp_path: Path):
     assert second.step() < 0.5 * losses[0]
     assert second.progress.step == 22
     assert second.progress.tokens == 22 * len(packed.ids)
+
+    # a mean of where it began and where it got to
+    second.save(tmp_path / "later" / "checkpoint")
+    settings = {"seed": 2, "began_with": entry["sha256"]}
+    (tmp_path / "later" / "settings.json").write_text(json.dumps(settings))
+    write_adapter(tmp_path / "later", held, tmp_path / "mean", share=0.25, before=adapter)
+    mean, began = (own_tensors(folder, base, 2.0) for folder in (tmp_path / "mean", adapter))
+    for name, parameter in second.parameters.items():
+        expected = 0.25 * parameter.detach() + 0.75 * began[name]
+        assert torch.allclose(mean[name], expected, atol=2e-3), name
+    (tmp_path / "later" / "settings.json").write_text('{"seed": 2, "began_with": "another"}')
+    with pytest.raises(ValueError, match="isn't the adapter that .* began with"):
+        write_adapter(tmp_path / "later", held, tmp_path / "no", share=0.25, before=adapter)
 
 
 def test_the_card_takes_its_tables_from_the_scores(tmp_path: Path):

@@ -22,10 +22,11 @@ from torch import Tensor
 
 from corral.model_runtime.cria.base import LORA_MAPS, RENAMED
 from corral.model_runtime.cria.build import WEIGHTS, sha256_of
+from corral.model_runtime.local.adapters import read_adapter
 from training.card import write_tables
 from training.trees import FolderEncoder
 
-__all__ = ["Base", "base_of", "export", "main", "write_adapter"]
+__all__ = ["Base", "base_of", "export", "main", "own_tensors", "write_adapter"]
 
 PACKAGE = Path(__file__).parents[1] / "corral" / "model_runtime" / "cria"
 
@@ -36,17 +37,21 @@ def export(
     base: Base,
     *,
     temperature: float = 1.0,
+    share: float = 1.0,
     scores: dict[str, Any] | None = None,
     package: Path = PACKAGE,
 ) -> Path:
     """Write the adapter of a run's last checkpoint and its manifest entry; the adapter's folder.
 
-    Its logits will be divided by `temperature`. Without `scores` those in the manifest are dropped,
-    since they are another adapter's.
+    Its logits will be divided by `temperature`. For `share` see `write_adapter`; the adapter that
+    the run began with is then still in the package. Without `scores` those in the manifest are
+    dropped, since they are another adapter's.
     """
     settings = json.loads((run / "settings.json").read_text(encoding="utf-8"))
     folder = package / name
-    state = write_adapter(run, base, folder, temperature=temperature)
+    state = write_adapter(
+        run, base, folder, temperature=temperature, share=share, before=package / name
+    )
     progress = state["progress"]
     manifest_path = package / "manifest.json"
     manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
@@ -55,6 +60,7 @@ def export(
         "rank": state["rank"],
         "scale": state["scale"],
         "temperature": temperature,
+        "share": share,
         "commit": settings.get("commit"),
         "began_with": settings.get("began_with"),
         "seed": settings["seed"],
@@ -73,12 +79,31 @@ def export(
 
 
 def write_adapter(
-    run: Path, base: Base, folder: Path, *, temperature: float = 1.0
+    run: Path,
+    base: Base,
+    folder: Path,
+    *,
+    temperature: float = 1.0,
+    share: float = 1.0,
+    before: Path | None = None,
 ) -> dict[str, Any]:
-    """Write the last checkpoint's adapter in float16, as `peft` would; the checkpoint's state."""
+    """Write the last checkpoint's adapter in float16, as `peft` would; the checkpoint's state.
+
+    With a `share` below 1 it is a mean, in which the checkpoint has that share and the adapter of
+    the folder `before`, which the run began with, the rest.
+
+    Raises:
+        ValueError: What the run began with isn't there.
+    """
     checkpoint = run / "checkpoint"
     state: dict[str, Any] = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
     tensors = load_file(checkpoint / "adapter.safetensors")
+    if share < 1:
+        settings = json.loads((run / "settings.json").read_text(encoding="utf-8"))
+        if before is None or sha256_of(before / WEIGHTS) != settings.get("began_with"):
+            raise ValueError(f"{before} isn't the adapter that {run} began with.")
+        earlier = own_tensors(before, base.weights, state["scale"])
+        tensors = {key: share * t + (1 - share) * earlier[key] for key, t in tensors.items()}
     rows = base.weights["model.embed_tokens.weight"][list(base.control_ids)].float()
     written = {f"{_STEM}{_ROWS}": rows + tensors.pop("delta")}
     for key, tensor in tensors.items():
@@ -107,6 +132,18 @@ def write_adapter(
     text = json.dumps(settings, indent=2) + "\n"
     (folder / "adapter_config.json").write_text(text, encoding="utf-8")
     return state
+
+
+def own_tensors(folder: Path, weights: Mapping[str, Tensor], scale: float) -> dict[str, Tensor]:
+    """An adapter as a run's checkpoint has it, with B to be multiplied by `scale`."""
+    adapter = read_adapter(folder)
+    assert adapter.rows is not None
+    rows = weights["model.embed_tokens.weight"][list(adapter.rows.ids)].float()
+    tensors = {"delta": adapter.rows.vectors - rows}
+    for name, (a, b) in adapter.maps.items():
+        head = name.removeprefix("model.")
+        tensors |= {f"{head}.a": a, f"{head}.b": b / scale}
+    return tensors
 
 
 _STEM = "base_model.model."
@@ -143,10 +180,23 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--temperature", type=float, default=1.0, help="what the logits are divided by"
     )
+    parser.add_argument(
+        "--share",
+        type=float,
+        default=1.0,
+        help="below 1: a mean with the package's adapter, which the run began with",
+    )
     options = parser.parse_args(arguments)
     base = base_of(options.base)
     if options.folder is not None:
-        write_adapter(options.run, base, options.folder, temperature=options.temperature)
+        write_adapter(
+            options.run,
+            base,
+            options.folder,
+            temperature=options.temperature,
+            share=options.share,
+            before=PACKAGE / options.name,
+        )
         print(options.folder)
         return
     scores: dict[str, Any] = {}
@@ -154,7 +204,12 @@ def main(arguments: list[str] | None = None) -> None:
         name, _, file = pair.partition("=")
         scores[name] = json.loads(Path(file).read_text(encoding="utf-8"))
     done = export(
-        options.name, options.run, base, temperature=options.temperature, scores=scores or None
+        options.name,
+        options.run,
+        base,
+        temperature=options.temperature,
+        share=options.share,
+        scores=scores or None,
     )
     print(done)
 

@@ -27,8 +27,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from corral.model_runtime.cria.base import RENAMED
-from corral.model_runtime.local.adapters import read_adapter
-from training.export import PACKAGE
+from training.export import PACKAGE, own_tensors
 from training.lora import LoraLlama, Shape, loss_on_labels
 from training.trees import FolderEncoder, Packed, guard_trees, pack_tree, take_labels
 
@@ -259,14 +258,7 @@ class Trainer:
 
         `weights` are the base's.
         """
-        adapter = read_adapter(folder)
-        assert adapter.rows is not None
-        rows = weights["model.embed_tokens.weight"][list(adapter.rows.ids)].float()
-        tensors = {"delta": adapter.rows.vectors - rows}
-        for name, (a, b) in adapter.maps.items():
-            head = name.removeprefix("model.")
-            tensors |= {f"{head}.a": a, f"{head}.b": b / self.model.scale}
-        self.model.load_adapter(tensors)
+        self.model.load_adapter(own_tensors(folder, weights, self.model.scale))
         counts = {name: entry[name] for name in ("tokens", "labels", "minutes")}
         self.progress = Progress(
             **counts, step=entry["steps"], began=entry["minutes"], warmed=entry["steps"]
