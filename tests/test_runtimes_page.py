@@ -32,7 +32,7 @@ def test_its_python_runs(code, tmp_path, monkeypatch):
 def test_its_commands_exist():
     lines = [line for language, code in BLOCKS if language == "sh" for line in code.splitlines()]
     ours = [line.split() for line in lines if line.startswith("corral ")]
-    assert len(ours) == 4
+    assert len(ours) == 5
     for words in ours:
         path = [word for word in words[1:3] if word in ("models", "pull", "list", "run")]
         assert CliRunner().invoke(main, [*path, "--help"]).exit_code == 0, words
