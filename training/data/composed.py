@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from random import Random
 
 from pydantic import JsonValue
@@ -26,6 +26,7 @@ from training.data.core import (
     sections,
     split_of,
 )
+from training.data.everyday import entries
 from training.data.questions import Wanted, question, reply
 from training.data.several import join_clauses
 
@@ -62,6 +63,12 @@ class Composed:
     parameters: tuple[Parameter, ...]
 
 
+@cache
+def _bank_names() -> frozenset[str]:
+    """What the bank's own tools may be called: they have splits of their own."""
+    return frozenset(name for entry in entries() for name in entry.names)
+
+
 def composed_tool(rng: Random, split: str) -> Composed:
     """A tool of the split: a verb and a noun, with none to four parameters."""
     while True:
@@ -69,7 +76,8 @@ def composed_tool(rng: Random, split: str) -> Composed:
         noun = made_up(rng, split) if chance(rng, 0.3) else rng.choice(_bank()["nouns"])
         if chance(rng, 0.1):
             verb = made_up(rng, split)
-        if split_of(f"{verb} {noun}") == split:
+        taken = f"{verb}_{noun.replace(' ', '_')}" in _bank_names()
+        if split_of(f"{verb} {noun}") == split and not taken:
             break
     name = f"{verb}_{noun.replace(' ', '_')}"
     if chance(rng, 0.12):

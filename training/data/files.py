@@ -28,6 +28,7 @@ _TERMS = (
     "plant crop food ingredient person fullname city product device company topic dish book room "
     "animal color team subject hotel disease"
 ).split()
+_COUNTED = ("plant", "animal", "device", "dish", "room")
 _FOLDERS = ("notes", "notes", "texts", "documents", "journal", "work", "")
 _ENDINGS = ("md", "md", "txt", "txt", "org")
 _FOUND_IN = 0.82
@@ -50,8 +51,9 @@ def files_talk(rng: Random, split: str, tools: list[ToolSpec]) -> Talk | None:
 
 
 def _search(rng: Random, split: str, talk: Talk) -> bool:
-    term = str(value(rng, split, rng.choice(_TERMS)))
-    if not _ask(rng, split, talk, "mention", x=_with_article(rng, term)):
+    kind = rng.choice(_TERMS)
+    term = str(value(rng, split, kind))
+    if not _ask(rng, split, talk, "mention", x=_with_article(rng, kind, term)):
         return False
     talk.call(("search_files", {"text": term}))
     files = _names(rng, split, rng.choice((1, 1, 1, 2, 2, 3)))
@@ -166,9 +168,13 @@ def _said(rng: Random, what: str, **slots: str) -> str:
     return text
 
 
-def _with_article(rng: Random, term: str) -> str:
+def _with_article(rng: Random, kind: str, term: str) -> str:
     """At times with an article in front, which is not what is searched for."""
-    return f"the {term}" if term.islower() and chance(rng, 0.3) else term
+    if not term.islower() or chance(rng, 0.5):
+        return term
+    if kind in _COUNTED and not term.endswith("s") and chance(rng, 0.5):
+        return f"{'an' if term[0] in 'aeiou' else 'a'} {term}"
+    return f"the {term}"
 
 
 def _names(rng: Random, split: str, count: int) -> list[str]:
