@@ -15,6 +15,7 @@ from safetensors.numpy import save_file  # noqa: E402
 
 from corral.errors import RuntimeUnavailable  # noqa: E402
 from corral.model_runtime.cria import base, build, fetch  # noqa: E402
+from corral.model_runtime.local.adapters import WEIGHTS  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -112,7 +113,7 @@ def test_merging_adds_the_adapters_product_to_the_map_it_names(tmp_path: Path):
             f"{stem}.layers.0.mlp.up_proj.lora_B.weight": b,
             f"{stem}.embed_tokens.token_adapter.trainable_tokens_delta": rows,
         },
-        tmp_path / build.WEIGHTS,
+        tmp_path / WEIGHTS,
     )
     settings = {"peft_type": "LORA", "r": 1, "lora_alpha": 2, "trainable_token_indices": [4, 1]}
     (tmp_path / "adapter_config.json").write_text(json.dumps(settings))

@@ -42,25 +42,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def a_model(folder: Path, **changes: object) -> LlamaConfig:
-    """A small model with random weights that 8 bits hold exactly."""
-    given = {
-        "vocab_size": 500,
-        "hidden_size": 128,
-        "intermediate_size": 256,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "head_dim": 32,
-        "tie_word_embeddings": True,
-    }
-    torch.manual_seed(3)
-    model = LlamaForCausalLM(LlamaConfig(**(given | changes)))
-    with torch.no_grad():
-        for weight in model.parameters():
-            if weight.dim() == 2:
-                held = kernels.quantise(weight * 3)
-                weight.copy_(held.values * held.scales[:, None])
-    model.save_pretrained(folder)
+    tiny_llama.make_exact(folder, **changes)
     return LlamaConfig.from_pretrained(folder)
 
 

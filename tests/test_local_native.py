@@ -331,25 +331,7 @@ SHAPES = [
 def test_a_model_computes_what_transformers_computes(tmp_path, changes, monkeypatch):
     """On weights that 8 bits hold exactly, so that only the rows are rounded."""
     monkeypatch.setenv("CORRAL_CACHE", str(tmp_path / "cache"))
-    given = {
-        "vocab_size": 500,
-        "hidden_size": 128,
-        "intermediate_size": 256,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "head_dim": 32,
-        "tie_word_embeddings": True,
-    }
-    config = LlamaConfig(**(given | changes))
-    torch.manual_seed(3)
-    model = LlamaForCausalLM(config).eval()
-    with torch.no_grad():
-        for weight in model.parameters():
-            if weight.dim() == 2:
-                held = quantise(weight * 3)
-                weight.copy_(held.values * held.scales[:, None])
-    model.save_pretrained(tmp_path / "model")
+    model = tiny_llama.make_exact(tmp_path / "model", **changes)
     config = LlamaConfig.from_pretrained(tmp_path / "model")
     engine = load_llama(tmp_path / "model", config, name="tiny", precision="int8")
     assert engine._native is not None

@@ -21,8 +21,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from corral.model_runtime.cria.base import LORA_MAPS, RENAMED
-from corral.model_runtime.cria.build import WEIGHTS, sha256_of
-from corral.model_runtime.local.adapters import read_adapter
+from corral.model_runtime.cria.build import sha256_of
+from corral.model_runtime.local.adapters import (
+    NORM,
+    ROWS,
+    SETTINGS,
+    STEM,
+    WEIGHTS,
+    read_adapter,
+)
 from training.card import write_tables
 from training.trees import FolderEncoder
 
@@ -105,13 +112,13 @@ def write_adapter(
         earlier = own_tensors(before, base.weights, state["scale"])
         tensors = {key: share * t + (1 - share) * earlier[key] for key, t in tensors.items()}
     rows = base.weights["model.embed_tokens.weight"][list(base.control_ids)].float()
-    written = {f"{_STEM}{_ROWS}": rows + tensors.pop("delta")}
+    written = {f"{STEM}{ROWS}": rows + tensors.pop("delta")}
     for key, tensor in tensors.items():
         name, _, letter = key.rpartition(".")
-        written[f"{_STEM}model.{name}.lora_{letter.upper()}.weight"] = tensor
+        written[f"{STEM}model.{name}.lora_{letter.upper()}.weight"] = tensor
     if temperature != 1.0:  # the last norm scales what the logits are made of, and nothing else
-        norm = base.weights["model.norm.weight"].float()
-        written[f"{_STEM}model.norm.weight"] = norm / temperature
+        norm = base.weights[NORM].float()
+        written[f"{STEM}{NORM}"] = norm / temperature
     folder.mkdir(parents=True, exist_ok=True)
     halves = {key: tensor.to(torch.float16).contiguous() for key, tensor in written.items()}
     save_file(halves, folder / WEIGHTS, metadata={"format": "pt"})
@@ -130,7 +137,7 @@ def write_adapter(
         "modules_to_save": None if temperature == 1.0 else ["model.norm"],
     }
     text = json.dumps(settings, indent=2) + "\n"
-    (folder / "adapter_config.json").write_text(text, encoding="utf-8")
+    (folder / SETTINGS).write_text(text, encoding="utf-8")
     return state
 
 
@@ -144,10 +151,6 @@ def own_tensors(folder: Path, weights: Mapping[str, Tensor], scale: float) -> di
         head = name.removeprefix("model.")
         tensors |= {f"{head}.a": a, f"{head}.b": b / scale}
     return tensors
-
-
-_STEM = "base_model.model."
-_ROWS = "model.embed_tokens.token_adapter.trainable_tokens_delta"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

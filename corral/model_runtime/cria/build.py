@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from corral.errors import RuntimeUnavailable
+from corral.model_runtime.local.adapters import WEIGHTS, read_adapter
 
 if TYPE_CHECKING:
     from corral.model_runtime.cria.base import Weights
 
 __all__ = [
     "CONVERTER_VERSION",
-    "WEIGHTS",
     "BaseFile",
     "CriaName",
     "adapter_path",
@@ -35,9 +35,6 @@ __all__ = [
 ]
 
 _PACKAGE = "corral.model_runtime.cria"
-
-WEIGHTS = "adapter_model.safetensors"
-"""The file of an adapter's folder that holds its weights."""
 
 CriaName: TypeAlias = Literal["cria", "cria-guard"]
 
@@ -106,8 +103,6 @@ def merge(weights: Weights, folder: Path) -> Weights:
     Raises:
         RuntimeUnavailable: The adapter doesn't fit the weights.
     """
-    from corral.model_runtime.local.adapters import read_adapter
-
     merged = dict(weights)
     adapter = read_adapter(folder)
     try:

@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = [
+    "NORM",
+    "ROWS",
+    "SETTINGS",
+    "STEM",
+    "WEIGHTS",
     "Adapted",
     "Adapter",
     "OwnRows",
@@ -34,9 +39,13 @@ __all__ = [
     "read_adapter",
 ]
 
-_STEM = "base_model.model."
-_NORM = "model.norm.weight"
-_ROWS = "model.embed_tokens.token_adapter.trainable_tokens_delta"
+SETTINGS, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+"""The files of an adapter's folder."""
+STEM = "base_model.model."
+"""What `peft` puts before the names of a model's tensors."""
+NORM = "model.norm.weight"
+ROWS = "model.embed_tokens.token_adapter.trainable_tokens_delta"
+"""The vectors that take the place of some tokens' own."""
 _MULTIPLE = 16
 """What a rank is filled up to a multiple of, with zeros: kernels want rows of such a length."""
 _PLAIN = frozenset(
@@ -188,7 +197,7 @@ def read_adapter(folder: Path, shape: Shape | None = None) -> Adapter:
             tensors = {name: file.get_tensor(name).float() for name in file.keys()}
         _check_settings(settings, folder)
         maps = _maps(tensors, settings)
-        rows, norm = _rows(tensors, settings), tensors.pop(_STEM + _NORM, None)
+        rows, norm = _rows(tensors, settings), tensors.pop(STEM + NORM, None)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise RuntimeUnavailable(
             f"The adapter {str(folder)!r} is damaged: {type(error).__name__}: {error}. "
@@ -196,7 +205,7 @@ def read_adapter(folder: Path, shape: Shape | None = None) -> Adapter:
         ) from error
     if tensors:
         raise RuntimeUnavailable(
-            f"The adapter {str(folder)!r} changes {min(tensors).removeprefix(_STEM)!r}, which "
+            f"The adapter {str(folder)!r} changes {min(tensors).removeprefix(STEM)!r}, which "
             "Corral can't add to a model while it runs. Merge it into the model with peft's "
             "merge_and_unload, and name the merged folder."
         )
@@ -207,13 +216,13 @@ def read_adapter(folder: Path, shape: Shape | None = None) -> Adapter:
 
 
 def _files(folder: Path) -> tuple[Path, Path]:
-    paths = folder / "adapter_config.json", folder / "adapter_model.safetensors"
+    paths = folder / SETTINGS, folder / WEIGHTS
     for path in paths:
         if not path.is_file():
             raise ConfigError(
                 f"The folder {str(folder)!r} holds no {path.name}, so it is no adapter. Name a "
-                "folder as peft's save_pretrained writes it: adapter_config.json and "
-                "adapter_model.safetensors."
+                "folder as peft's save_pretrained writes it: "
+                f"{SETTINGS} and {WEIGHTS}."
             )
     return paths
 
@@ -235,7 +244,7 @@ def _maps(
     found: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
     for name in [name for name in tensors if name.endswith(".lora_A.weight")]:
         stem = name.removesuffix(".lora_A.weight")
-        matrix = stem.removeprefix(_STEM)
+        matrix = stem.removeprefix(STEM)
         if ".".join(matrix.split(".")[3:]) not in known:
             continue  # of another layer, and refused for it
         a, b = tensors.pop(name), tensors.pop(f"{stem}.lora_B.weight")
@@ -246,7 +255,7 @@ def _maps(
 
 
 def _rows(tensors: dict[str, torch.Tensor], settings: _Settings) -> OwnRows | None:
-    vectors = tensors.pop(_STEM + _ROWS, None)
+    vectors = tensors.pop(STEM + ROWS, None)
     if vectors is None:
         return None
     ids = settings.tokens()
@@ -269,7 +278,7 @@ def _check_shapes(adapter: Adapter, shape: Shape, folder: Path) -> None:
     ):
         wrong = "the tokens' vectors"
     if norm is not None and norm.shape != (shape.width,):
-        wrong = _NORM
+        wrong = NORM
     if wrong:
         raise RuntimeUnavailable(
             f"The adapter {str(folder)!r} was made for another model: {wrong} doesn't fit this "
