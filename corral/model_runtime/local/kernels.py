@@ -33,6 +33,7 @@ __all__ = [
     "Quantised",
     "choose_kernel",
     "no_deprecations",
+    "prepared",
     "quantise",
 ]
 
@@ -288,7 +289,7 @@ def _is_right(kernel: Kernel) -> bool:
     rows[4] = 0.0
     expected = rows @ weight.t()
     try:
-        linear = _prepared(kernel, weight)
+        linear = prepared(kernel, weight)
         together = linear(rows)
         alone = torch.cat([linear(row[None]) for row in rows])
     except (RuntimeError, AttributeError, NotImplementedError, ImportError):
@@ -312,7 +313,7 @@ def _costs(kernels: Sequence[Kernel]) -> list[float]:
     import torch
 
     weight = torch.randn(_TIMED_SIZE, generator=torch.Generator().manual_seed(1))
-    linears = [_prepared(kernel, weight) for kernel in kernels]
+    linears = [prepared(kernel, weight) for kernel in kernels]
     one, many = (torch.randn(rows, _TIMED_SIZE[1]) for rows in (1, 64))
     costs = [(float("inf"), float("inf"))] * len(kernels)
     for _ in range(_ROUNDS):
@@ -328,7 +329,8 @@ def _seconds(linear: Linear, rows: torch.Tensor) -> float:
     return time.perf_counter() - began
 
 
-def _prepared(kernel: Kernel, weight: torch.Tensor) -> Linear:
+def prepared(kernel: Kernel, weight: torch.Tensor) -> Linear:
+    """A kernel's product with an exact weight of shape (out, in), rounded first in int8."""
     return kernel.prepare(quantise(weight) if kernel.precision == "int8" else weight)
 
 

@@ -23,7 +23,7 @@ from corral.model_runtime.local.kernels import (
     Linear,
     Precision,
     choose_kernel,
-    quantise,
+    prepared,
 )
 from corral.model_runtime.local.llama import Layer, LlamaEngine
 from corral.model_runtime.local.weights import (
@@ -208,11 +208,10 @@ def _engine(
 
 def _changed(held: _Held, shape: Shape, change: Adapter) -> tuple[Layer, ...]:
     """The layers with an adapter's products beside their own."""
-    kernel, sizes = held.kernel, outputs_of(shape)
+    sizes = outputs_of(shape)
 
     def prepare(weight: torch.Tensor) -> Linear:
-        weight = weight.to(held.like.device)
-        return kernel.prepare(quantise(weight) if kernel.precision == "int8" else weight)
+        return prepared(held.kernel, weight.to(held.like.device))
 
     def changed(at: int, layer: Layer) -> Layer:
         parts = {
