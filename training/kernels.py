@@ -15,6 +15,9 @@ from torch.nn import functional as F
 
 __all__ = ["LoraLinear", "RmsNorm", "Rotate", "SwiGlu", "TreeAttention"]
 
+_CHUNK = 192
+"""Of the prefix, so many tokens attend at once, to no more than what comes before their last."""
+
 
 class LoraLinear(torch.autograd.Function):
     """x W^T + s (x A^T) B^T, for a frozen W."""
@@ -160,8 +163,10 @@ class TreeAttention(torch.autograd.Function):
 
 
 def _spans(prefix: int, branches: tuple[int, ...]) -> list[tuple[int, int, int]]:
-    """(start, length, how much of the prefix comes before it) of the prefix and of each branch."""
-    spans = [(0, prefix, 0)] if prefix else []
+    """(start, length, how much of the prefix it sees whole) of the prefix's chunks, and of each
+    branch.
+    """
+    spans = [(at, min(_CHUNK, prefix - at), at) for at in range(0, prefix, _CHUNK)]
     start = prefix
     for length in branches:
         spans.append((start, length, prefix))
@@ -181,8 +186,9 @@ def _put(out: Tensor, rows: Tensor, start: int, length: int, group: int) -> None
 
 
 def _seen(x: Tensor, start: int, length: int, before: int) -> Tensor:
-    own = x[:, start : start + length]
-    return torch.cat([x[:, :before], own], dim=1) if before else own
+    if before == start:
+        return x[:, : start + length]
+    return torch.cat([x[:, :before], x[:, start : start + length]], dim=1)
 
 
 def _future(length: int, device: torch.device) -> Tensor:
