@@ -50,6 +50,7 @@ _WEIGHTS = {
     "square": 3,
     "two": 7,
     "twosaid": 4,
+    "problem": 34,
 }
 _PLAIN = ("+", "-", "*", "/")
 
@@ -171,11 +172,16 @@ def sum_branch(rng: Random, split: str, turns: int) -> Talk | None:
         None where the split has no wording for the operation drawn.
     """
     kind = rng.choices(list(_WEIGHTS), list(_WEIGHTS.values()))[0]
+    talk = Talk()
+    if kind == "problem":
+        state = _problem(rng, split, talk)
+        if state and chance(rng, 0.4):
+            _follow(rng, split, talk, state)
+        return talk if state else None
     asks = wordings(kind, split)
     if not asks:
         return None
     ask = rng.choice(asks)
-    talk = Talk()
     state = _two_steps(rng, talk, kind, ask) if "two" in kind else _one(rng, talk, kind, ask)
     for _ in range(turns):
         if not _follow(rng, split, talk, state):
@@ -215,6 +221,45 @@ def _two_steps(rng: Random, talk: Talk, kind: str, ask: str) -> _State:
     result = _run(talk, _printed(expression, a, b, c))
     talk.say(rng.choice(_bank()["said two"]).format(e=expression, r=result))
     return _State("two", a, b, result)
+
+
+def _problem(rng: Random, split: str, talk: Talk) -> _State | None:
+    """A question whose answer takes several steps; None where the split has no wording of it."""
+    expression, wordings_ = rng.choice(_problems())
+    asks = in_split(wordings_, split)
+    if not asks:
+        return None
+    for _ in range(60):
+        numbers = {name: _everyday_number(rng, name, expression) for name in "abcd"}
+        filled_in = expression.format(**numbers)
+        program = f"print(round({filled_in}, 2))" if "/" in filled_in else f"print({filled_in})"
+        printed, failed = run(program)
+        if not failed and 0 < float(printed) < 10_000_000:
+            talk.user(rng.choice(asks).format(**numbers))
+            result = _run(talk, program)
+            talk.say(rng.choice(_bank()["said problem"]).format(r=result))
+            return _State("", "", "", result)
+    return None
+
+
+@cache
+def _problems() -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Expressions and the questions that they answer, each as often as it has questions."""
+    found = [
+        (section.removeprefix("problem "), asks)
+        for section, asks in _bank().items()
+        if section.startswith("problem ")
+    ]
+    return tuple(one for one in found for _ in one[1])
+
+
+def _everyday_number(rng: Random, name: str, expression: str) -> str:
+    """A number of a size that the place in the expression suggests."""
+    if f"{{{name}}} / 100" in expression:
+        return rng.choice(("5", "8", "10", "12", "15", "19", "20", "25", "30", "7.5", "2.5", "3"))
+    first = name == "a" and ("- {b}" in expression or "% " in expression or "/" in expression)
+    low, high = rng.choice(((30, 99), (100, 999), (1000, 9000))) if first else (2, 60)
+    return str(rng.randint(low, high))
 
 
 def _shown(rng: Random, number: str) -> str:

@@ -112,7 +112,7 @@ def draw_tree(
     kinds += ("files",)
     # The first trees of a finite split go round the kinds, so that each is measured.
     kind = (
-        rng.choices(kinds, (21, 38, 11, 7, 8, 4, 7, 30, 6, 6))[0]
+        rng.choices(kinds, (21, 38, 11, 10, 8, 4, 7, 30, 6, 6))[0]
         if split == "train"
         else kinds[number % len(kinds)]
     )
@@ -272,7 +272,7 @@ def _typed(rng: Random, split: str, dressed: list[Dressed]) -> Plan:
         (5.4, lambda: everyday_talk(rng, split, dressed)),
         (1.5, lambda: missing_talk(rng, split, rng.choice(dressed))),
         (0.9, lambda: several_talk(rng, split, dressed)),
-        (2.9, lambda: _irrelevant(rng, split, dressed)),
+        (3.3, lambda: _irrelevant(rng, split, dressed)),
         (0.9, lambda: knowledge_talk(rng, split)),
         (0.4, lambda: small_talk(rng, split, tuple(one.entry.topic for one in dressed))),
     ]
@@ -331,7 +331,7 @@ def _talk(rng: Random, split: str, kind: str, topics: tuple[str, ...]) -> Plan:
         (0.75, lambda: small_talk(rng, split, topics)),
         (1.7 if offers else 4, lambda: knowledge_talk(rng, split, rng.choice((1, 1, 2)))),
         (0.5 if offers else 1.4, lambda: memory_talk(rng, split)),
-        (0.4 if offers else 2.2, lambda: text_talk(rng, split)),
+        (0.8 if offers else 4.0, lambda: text_talk(rng, split)),
     ]
     if kind not in _SERVE_ANYTHING:
         plan.append((1.3 if offers else 0.6, lambda: _unserved(rng, split, topics)))

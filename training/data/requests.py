@@ -223,7 +223,7 @@ def everyday_talk(rng: Random, split: str, dressed: list[Dressed]) -> Talk | Non
         return asked_for(rng, split, one)
     if pick < 0.34 and one.entry.replies:
         return _retried(rng, split, one)
-    if one.entry.foreign and chance(rng, 0.07):
+    if one.entry.foreign and chance(rng, 0.11):
         return _foreign(rng, split, one)
     return _plain_talk(rng, split, one, dressed)
 
