@@ -60,11 +60,13 @@ def text_talk(rng: Random, split: str) -> Talk | None:
     """One text with a question about it, or its summary or tasks; sometimes a second question.
 
     Returns:
-        None where the split has no wording for what was drawn.
+        None where the split has no wording for what was drawn, or two of its slots drew alike.
     """
     texts, lines = _bank()
     one = rng.choice(texts)
     slots = {name: str(value(rng, split, kind)) for name, kind in one.kinds.items()}
+    if len(set(slots.values())) < len(slots):
+        return None  # two people of one name, or a number that could be either of two
     pick = rng.random()
     question = ""
     if pick < 0.22:
