@@ -137,7 +137,7 @@ def test_answers_to_sums_repeat_the_printed_number() -> None:
 
 def test_a_follow_up_computes_with_the_number_that_an_earlier_answer_gave() -> None:
     seen, doubled = 0, {"Double that.", "double it", "and twice that?"}
-    for tree in trees("train", 200):
+    for tree in trees("train", 500):
         for branch in tree.branches:
             for place, message in enumerate(branch[1:-1], 1):
                 if not isinstance(message, UserMessage) or message.text not in doubled:
