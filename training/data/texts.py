@@ -29,7 +29,7 @@ def _bank() -> tuple[tuple[_Text, ...], dict[str, tuple[str, ...]]]:
     texts: list[_Text] = []
     lines: dict[str, list[str]] = {}
     section = ""
-    files = (FOLDER / "texts.txt", FOLDER / "texts2.txt")
+    files = sorted(FOLDER.glob("texts*.txt"))
     for line in "\n".join(path.read_text(encoding="utf-8") for path in files).splitlines():
         if not line or line.startswith("# "):
             continue
@@ -52,7 +52,7 @@ def _bank() -> tuple[tuple[_Text, ...], dict[str, tuple[str, ...]]]:
             case "line":
                 lines[section].append(rest)
             case _:
-                raise ValueError(f"A bank of texts: unknown keyword {keyword!r} in {line!r}.")
+                raise ValueError(f"texts*.txt: unknown keyword {keyword!r} in {line!r}.")
     return tuple(texts), {name: tuple(found) for name, found in lines.items()}
 
 
