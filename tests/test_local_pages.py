@@ -1,6 +1,7 @@
 """What a pass reads from end to end lies in large pages, where the system gives them."""
 
 import ctypes
+import mmap
 import re
 import sys
 from pathlib import Path
@@ -40,8 +41,9 @@ def test_what_is_allocated_inside_is_moved_and_stays_what_it_was():
     values = torch.randint(0, 255, (SIZE,), dtype=torch.uint8)
     before = in_large_pages()
     pages = LargePages()
-    with pages.noting():
-        copy = values.clone()
+    with pages.noting():  # memory that surely is new, where a clone could lie in what was freed
+        memory = mmap.mmap(-1, SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        copy = torch.frombuffer(memory, dtype=torch.uint8).copy_(values)
     while pages.move_some():
         pass
     assert not pages.move_some()

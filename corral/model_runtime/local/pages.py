@@ -58,7 +58,10 @@ class LargePages:
 
     @contextmanager
     def noting(self) -> Generator[None]:
-        """Note what is allocated inside, and is still there at the end."""
+        """Note what is allocated inside, and is still there at the end.
+
+        What the allocator puts where something was freed before is not noted, and stays as it is.
+        """
         before = _allocated()
         yield
         found = _without(_allocated(), before)
