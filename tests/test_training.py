@@ -448,6 +448,11 @@ def test_the_card_takes_its_tables_from_the_scores(tmp_path: Path):
     [
         ("[f(a='x', b=[1, None])]", [("f", {"a": "x", "b": [1, None]})]),
         ("[f(), g(n=-2)]", [("f", {}), ("g", {"n": -2})]),
+        (
+            "[f(from=1, is='a from=b'), f(\n from=2)]",
+            [("f", {"from": 1, "is": "a from=b"}), ("f", {"from": 2})],
+        ),
+        ("[f(a='", None),
         ("[f(1)]", None),
         ("[f(a=b)]", None),
         ("[1, 2]", None),

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ast
+import io
 import json
+import keyword
 import math
 import operator
 import re
+import tokenize
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from corral.messages import AssistantMessage, Message, SystemMessage, ToolResult
@@ -27,6 +31,9 @@ __all__ = [
     "shares",
     "written",
 ]
+
+_MARK = "_argument"
+"""Makes a keyword of Python's the name of an argument."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +107,13 @@ def items_of(tree: TreeLike) -> Iterator[Item]:
 
 
 def read_calls(text: str) -> list[tuple[str, dict[str, Any]]] | None:
-    """The calls of a pythonic list; None if the text isn't one."""
+    """The calls of a pythonic list; None if the text isn't one.
+
+    Arguments may have Python's keywords as names, such as `from`.
+    """
     try:
-        tree = ast.parse(text.strip(), mode="eval").body
-    except (SyntaxError, ValueError):
+        tree = ast.parse(_legal(text.strip()), mode="eval").body
+    except (SyntaxError, ValueError, tokenize.TokenError):
         return None
     if not isinstance(tree, ast.List) or not tree.elts:
         return None
@@ -112,11 +122,24 @@ def read_calls(text: str) -> list[tuple[str, dict[str, Any]]] | None:
         if not isinstance(call, ast.Call) or call.args:
             return None
         try:
-            arguments = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
+            arguments = {
+                str(k.arg).removesuffix(_MARK): ast.literal_eval(k.value) for k in call.keywords
+            }
         except ValueError:
             return None
         calls.append((ast.unparse(call.func), arguments))
     return calls
+
+
+def _legal(text: str) -> str:
+    """The same calls, with a mark behind each argument's name that is a keyword of Python's."""
+    tokens = list(tokenize.generate_tokens(io.StringIO(text).readline))
+    lines = text.splitlines(keepends=True)
+    for name, sign in reversed(list(pairwise(tokens))):
+        if name.type == tokenize.NAME and keyword.iskeyword(name.string) and sign.string == "=":
+            row, end = name.end
+            lines[row - 1] = f"{lines[row - 1][:end]}{_MARK}{lines[row - 1][end:]}"
+    return "".join(lines)
 
 
 def score(item: Item, text: str) -> dict[str, bool]:
