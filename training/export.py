@@ -40,7 +40,7 @@ PACKAGE = Path(__file__).parents[1] / "corral" / "model_runtime" / "cria"
 
 def export(
     name: str,
-    run: Path,
+    runs: Sequence[Path],
     base: Base,
     *,
     temperature: float = 1.0,
@@ -48,18 +48,17 @@ def export(
     scores: dict[str, Any] | None = None,
     package: Path = PACKAGE,
 ) -> Path:
-    """Write the adapter of a run's last checkpoint and its manifest entry; the adapter's folder.
+    """Write the adapter of a run's last checkpoint, or the mean of several runs', and its manifest
+    entry; the adapter's folder.
 
-    Its logits will be divided by `temperature`. For `share` see `write_adapter`; the adapter that
-    the run began with is then still in the package. Without `scores` those in the manifest are
+    Its logits will be divided by `temperature`. For means see `write_adapter`; the adapter that the
+    runs began with is then still in the package. Without `scores` those in the manifest are
     dropped, since they are another adapter's.
     """
-    settings = json.loads((run / "settings.json").read_text(encoding="utf-8"))
     folder = package / name
-    state = write_adapter(
-        run, base, folder, temperature=temperature, share=share, before=package / name
+    state, *others = write_adapter(
+        runs, base, folder, temperature=temperature, share=share, before=package / name
     )
-    progress = state["progress"]
     manifest_path = package / "manifest.json"
     manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
     manifest["adapters"][name] = {
@@ -68,14 +67,8 @@ def export(
         "scale": state["scale"],
         "temperature": temperature,
         "share": share,
-        "commit": settings.get("commit"),
-        "began_with": settings.get("began_with"),
-        "seed": settings["seed"],
-        "steps": progress["step"],
-        "minutes": round(progress["minutes"], 1),
-        "tokens": progress["tokens"],
-        "labels": progress["labels"],
-        "loss": None if math.isnan(progress["loss"]) else round(progress["loss"], 4),
+        **_told(runs[0], state),
+        "mean_with": [_told(*one) for one in zip(runs[1:], others, strict=True)],
         "scores": scores,
     }
     manifest_path.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
@@ -85,30 +78,52 @@ def export(
     return folder
 
 
+def _told(run: Path, state: Mapping[str, Any]) -> dict[str, Any]:
+    """What the manifest says of a run."""
+    settings, progress = _settings(run), state["progress"]
+    return {
+        "commit": settings.get("commit"),
+        "began_with": settings.get("began_with"),
+        "seed": settings["seed"],
+        "steps": progress["step"],
+        "minutes": round(progress["minutes"], 1),
+        "tokens": progress["tokens"],
+        "labels": progress["labels"],
+        "loss": None if math.isnan(progress["loss"]) else round(progress["loss"], 4),
+    }
+
+
+def _settings(run: Path) -> dict[str, Any]:
+    settings: dict[str, Any] = json.loads((run / "settings.json").read_text(encoding="utf-8"))
+    return settings
+
+
 def write_adapter(
-    run: Path,
+    runs: Sequence[Path],
     base: Base,
     folder: Path,
     *,
     temperature: float = 1.0,
     share: float = 1.0,
     before: Path | None = None,
-) -> dict[str, Any]:
+) -> list[dict[str, Any]]:
     """Write the last checkpoint's adapter in float16, as `peft` would; the checkpoint's state.
 
-    With a `share` below 1 it is a mean, in which the checkpoint has that share and the adapter of
-    the folder `before`, which the run began with, the rest.
+    Of several runs it is the mean, and the states are theirs. With a `share` below 1 the runs have
+    that share, and the adapter of the folder `before`, which they began with, the rest.
 
     Raises:
-        ValueError: What the run began with isn't there.
+        ValueError: What the runs began with isn't the same, or isn't there.
     """
-    checkpoint = run / "checkpoint"
-    state: dict[str, Any] = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
-    tensors = load_file(checkpoint / "adapter.safetensors")
+    began = {_settings(run).get("began_with") for run in runs}
+    if len(runs) > 1 and (len(began) > 1 or None in began):
+        raise ValueError("The mean of runs that began with different adapters says nothing.")
+    states, every = zip(*map(_checkpoint, runs), strict=True)
+    state = states[0]
+    tensors = {key: torch.stack([one[key] for one in every]).mean(0) for key in every[0]}
     if share < 1:
-        settings = json.loads((run / "settings.json").read_text(encoding="utf-8"))
-        if before is None or sha256_of(before / WEIGHTS) != settings.get("began_with"):
-            raise ValueError(f"{before} isn't the adapter that {run} began with.")
+        if before is None or {sha256_of(before / WEIGHTS)} != began:
+            raise ValueError(f"{before} isn't the adapter that {runs[0]} began with.")
         earlier = own_tensors(before, base.weights, state["scale"])
         tensors = {key: share * t + (1 - share) * earlier[key] for key, t in tensors.items()}
     rows = base.weights["model.embed_tokens.weight"][list(base.control_ids)].float()
@@ -138,7 +153,13 @@ def write_adapter(
     }
     text = json.dumps(settings, indent=2) + "\n"
     (folder / SETTINGS).write_text(text, encoding="utf-8")
-    return state
+    return list(states)
+
+
+def _checkpoint(run: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    folder = run / "checkpoint"
+    state: dict[str, Any] = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    return state, load_file(folder / "adapter.safetensors")
 
 
 def own_tensors(folder: Path, weights: Mapping[str, Tensor], scale: float) -> dict[str, Tensor]:
@@ -172,7 +193,13 @@ def main(arguments: list[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name", choices=["cria", "cria-guard"])
-    parser.add_argument("run", type=Path)
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        type=Path,
+        metavar="RUN",
+        help="a run's folder; of several that began with the same adapter, their mean",
+    )
     parser.add_argument(
         "--scores", nargs="+", default=[], metavar="SET=FILE", help="what training.evaluate wrote"
     )
@@ -187,13 +214,13 @@ def main(arguments: list[str] | None = None) -> None:
         "--share",
         type=float,
         default=1.0,
-        help="below 1: a mean with the package's adapter, which the run began with",
+        help="below 1: a mean with the package's adapter, which the runs began with",
     )
     options = parser.parse_args(arguments)
     base = base_of(options.base)
     if options.folder is not None:
         write_adapter(
-            options.run,
+            options.runs,
             base,
             options.folder,
             temperature=options.temperature,
@@ -208,7 +235,7 @@ def main(arguments: list[str] | None = None) -> None:
         scores[name] = json.loads(Path(file).read_text(encoding="utf-8"))
     done = export(
         options.name,
-        options.run,
+        options.runs,
         base,
         temperature=options.temperature,
         share=options.share,
