@@ -96,11 +96,6 @@ def packed_trees(name: str, encoder: FolderEncoder, *, seed: int) -> Iterator[Pa
             yield packed
 
 
-def _one_thread_each(workers: int) -> None:
-    if workers > 1:
-        torch.set_num_threads(1)
-
-
 class Trainer:
     """One run: a model, its optimizer, its data and how far it has come.
 
@@ -139,16 +134,16 @@ class Trainer:
         self.progress = Progress()
         self.stopping = False
         """Set from outside, it ends `run` after the step under way, with a checkpoint."""
-        self._threads = workers if workers > 1 else torch.get_num_threads()
+        self._cores = workers
         self._workers = ThreadPoolExecutor(
-            workers, initializer=_one_thread_each, initargs=(workers,)
+            workers, initializer=torch.set_num_threads, initargs=(1,)
         )
 
     def _clock(self) -> float:
         """Seconds, of which only differences mean anything."""
         if self.model.delta.device.type != "cpu":
             return time.monotonic()
-        return time.process_time() / self._threads
+        return time.process_time() / self._cores
 
     def rate_now(self) -> float:
         """Warm-up by steps, then a cosine over the time, down to a twentieth."""
