@@ -304,7 +304,7 @@ def test_the_rate_warms_up_and_falls_with_the_time():
 
 def test_an_exported_adapter_merged_into_the_base_says_what_was_trained(tmp_path: Path):
     from corral.model_runtime.cria.build import merge
-    from training.export import Base, export
+    from training.export import Base, Run, export
 
     packed = pack_tree(a_tree(), ByteEncoder())
     assert packed is not None
@@ -320,7 +320,7 @@ def test_an_exported_adapter_merged_into_the_base_says_what_was_trained(tmp_path
     base = random_weights(0)
     adapter = export(
         "cria",
-        [run],
+        [Run.read(run)],
         Base(weights=base, control_ids=[256, 257, 258]),
         scores={"tool": 1},
         package=package,
@@ -340,7 +340,7 @@ def test_an_exported_adapter_merged_into_the_base_says_what_was_trained(tmp_path
 
 def test_a_temperature_that_goes_with_an_adapter_divides_its_logits(tmp_path: Path):
     from corral.model_runtime.cria.build import merge
-    from training.export import Base, export
+    from training.export import Base, Run, export
 
     packed = pack_tree(a_tree(), ByteEncoder())
     assert packed is not None
@@ -351,7 +351,9 @@ def test_a_temperature_that_goes_with_an_adapter_divides_its_logits(tmp_path: Pa
     (tmp_path / "manifest.json").write_text('{"adapters": {}}')
     base = random_weights(0)
     held = Base(weights=base, control_ids=[256, 257, 258])
-    adapter = export("cria-guard", [tmp_path / "run"], held, temperature=2.0, package=tmp_path)
+    adapter = export(
+        "cria-guard", [Run.read(tmp_path / "run")], held, temperature=2.0, package=tmp_path
+    )
     arrays = {name: tensor.numpy() for name, tensor in base.items()}
     weights = {n: torch.from_numpy(a) for n, a in merge(arrays, adapter).items()}
     plain = LoraLlama(SHAPE, weights, control_ids=[256, 257, 258], rank=1)
@@ -377,7 +379,7 @@ def test_a_temperature_mends_scores_that_are_too_sure():
 
 
 def test_a_run_goes_on_from_an_exported_adapter_and_counts_on(tmp_path: Path):
-    from training.export import Base, export, own_tensors, write_adapter
+    from training.export import Base, Run, export, own_tensors, write_adapter
 
     packed = pack_tree(a_tree(), ByteEncoder())
     assert packed is not None
@@ -392,7 +394,7 @@ def test_a_run_goes_on_from_an_exported_adapter_and_counts_on(tmp_path: Path):
     (tmp_path / "manifest.json").write_text('{"adapters": {}}')
     base = random_weights(0)
     held = Base(weights=base, control_ids=[256, 257, 258])
-    adapter = export("cria", [tmp_path / "run"], held, package=tmp_path)
+    adapter = export("cria", [Run.read(tmp_path / "run")], held, package=tmp_path)
     entry = json.loads((tmp_path / "manifest.json").read_text())["adapters"]["cria"]
 
     second = trainer()
@@ -407,7 +409,9 @@ def test_a_run_goes_on_from_an_exported_adapter_and_counts_on(tmp_path: Path):
     second.save(tmp_path / "later" / "checkpoint")
     settings = {"seed": 2, "began_with": entry["sha256"]}
     (tmp_path / "later" / "settings.json").write_text(json.dumps(settings))
-    write_adapter([tmp_path / "later"], held, tmp_path / "mean", share=0.25, before=adapter)
+    write_adapter(
+        [Run.read(tmp_path / "later")], held, tmp_path / "mean", share=0.25, before=adapter
+    )
     mean, began = (own_tensors(folder, base, 2.0) for folder in (tmp_path / "mean", adapter))
     for name, parameter in second.parameters.items():
         expected = 0.25 * parameter.detach() + 0.75 * began[name]
@@ -418,7 +422,7 @@ def test_a_run_goes_on_from_an_exported_adapter_and_counts_on(tmp_path: Path):
     third.begin_with(adapter, entry, base)
     third.save(tmp_path / "other" / "checkpoint")
     (tmp_path / "other" / "settings.json").write_text(json.dumps({**settings, "seed": 3}))
-    runs = [tmp_path / "later", tmp_path / "other"]
+    runs = [Run.read(tmp_path / name) for name in ("later", "other")]
     write_adapter(runs, held, tmp_path / "both")
     both = own_tensors(tmp_path / "both", base, 2.0)
     for name, parameter in second.parameters.items():
@@ -429,10 +433,12 @@ def test_a_run_goes_on_from_an_exported_adapter_and_counts_on(tmp_path: Path):
     assert (made["seed"], made["steps"]) == (2, 22)
     assert [(one["seed"], one["steps"]) for one in made["mean_with"]] == [(3, 20)]
     with pytest.raises(ValueError, match="began with different adapters"):
-        write_adapter([*runs, tmp_path / "run"], held, tmp_path / "no")
+        write_adapter([*runs, Run.read(tmp_path / "run")], held, tmp_path / "no")
     (tmp_path / "later" / "settings.json").write_text('{"seed": 2, "began_with": "another"}')
     with pytest.raises(ValueError, match="isn't the adapter that .* began with"):
-        write_adapter([tmp_path / "later"], held, tmp_path / "no", share=0.25, before=adapter)
+        write_adapter(
+            [Run.read(tmp_path / "later")], held, tmp_path / "no", share=0.25, before=adapter
+        )
 
 
 def test_the_card_takes_its_tables_from_the_scores(tmp_path: Path):
@@ -471,6 +477,7 @@ def test_the_card_takes_its_tables_from_the_scores(tmp_path: Path):
             [("f", {"from": 1, "is": "a from=b"}), ("f", {"from": 2})],
         ),
         ("[f(a='", None),
+        ("[f(a='x\u2028y', from='z')]", [("f", {"a": "x\u2028y", "from": "z"})]),
         ("[f(1)]", None),
         ("[f(a=b)]", None),
         ("[1, 2]", None),

@@ -33,14 +33,49 @@ from corral.model_runtime.local.adapters import (
 from training.card import write_tables
 from training.trees import FolderEncoder
 
-__all__ = ["Base", "base_of", "export", "main", "own_tensors", "write_adapter"]
+__all__ = ["Base", "Run", "base_of", "export", "main", "own_tensors", "write_adapter"]
 
 PACKAGE = Path(__file__).parents[1] / "corral" / "model_runtime" / "cria"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What a run's folder holds: its settings, and its last checkpoint's state and tensors."""
+
+    folder: Path
+    settings: Mapping[str, Any]
+    state: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+
+    @classmethod
+    def read(cls, folder: Path) -> Run:
+        """The run of a folder."""
+        checkpoint = folder / "checkpoint"
+        return cls(
+            folder=folder,
+            settings=json.loads((folder / "settings.json").read_text(encoding="utf-8")),
+            state=json.loads((checkpoint / "state.json").read_text(encoding="utf-8")),
+            tensors=load_file(checkpoint / "adapter.safetensors"),
+        )
+
+    def told(self) -> dict[str, Any]:
+        """What the manifest says of it."""
+        progress = self.state["progress"]
+        return {
+            "commit": self.settings.get("commit"),
+            "began_with": self.settings.get("began_with"),
+            "seed": self.settings["seed"],
+            "steps": progress["step"],
+            "minutes": round(progress["minutes"], 1),
+            "tokens": progress["tokens"],
+            "labels": progress["labels"],
+            "loss": None if math.isnan(progress["loss"]) else round(progress["loss"], 4),
+        }
+
+
 def export(
     name: str,
-    runs: Sequence[Path],
+    runs: Sequence[Run],
     base: Base,
     *,
     temperature: float = 1.0,
@@ -56,19 +91,18 @@ def export(
     dropped, since they are another adapter's.
     """
     folder = package / name
-    state, *others = write_adapter(
-        runs, base, folder, temperature=temperature, share=share, before=package / name
-    )
+    write_adapter(runs, base, folder, temperature=temperature, share=share, before=folder)
+    first, *others = runs
     manifest_path = package / "manifest.json"
     manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
     manifest["adapters"][name] = {
         "sha256": sha256_of(folder / WEIGHTS),
-        "rank": state["rank"],
-        "scale": state["scale"],
+        "rank": first.state["rank"],
+        "scale": first.state["scale"],
         "temperature": temperature,
         "share": share,
-        **_told(runs[0], state),
-        "mean_with": [_told(*one) for one in zip(runs[1:], others, strict=True)],
+        **first.told(),
+        "mean_with": [other.told() for other in others],
         "scores": scores,
     }
     manifest_path.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
@@ -78,52 +112,33 @@ def export(
     return folder
 
 
-def _told(run: Path, state: Mapping[str, Any]) -> dict[str, Any]:
-    """What the manifest says of a run."""
-    settings, progress = _settings(run), state["progress"]
-    return {
-        "commit": settings.get("commit"),
-        "began_with": settings.get("began_with"),
-        "seed": settings["seed"],
-        "steps": progress["step"],
-        "minutes": round(progress["minutes"], 1),
-        "tokens": progress["tokens"],
-        "labels": progress["labels"],
-        "loss": None if math.isnan(progress["loss"]) else round(progress["loss"], 4),
-    }
-
-
-def _settings(run: Path) -> dict[str, Any]:
-    settings: dict[str, Any] = json.loads((run / "settings.json").read_text(encoding="utf-8"))
-    return settings
-
-
 def write_adapter(
-    runs: Sequence[Path],
+    runs: Sequence[Run],
     base: Base,
     folder: Path,
     *,
     temperature: float = 1.0,
     share: float = 1.0,
     before: Path | None = None,
-) -> list[dict[str, Any]]:
-    """Write the last checkpoint's adapter in float16, as `peft` would; the checkpoint's state.
+) -> None:
+    """Write the last checkpoint's adapter in float16, as `peft` would.
 
-    Of several runs it is the mean, and the states are theirs. With a `share` below 1 the runs have
+    Of several runs it is the mean. With a `share` below 1 the runs have
     that share, and the adapter of the folder `before`, which they began with, the rest.
 
     Raises:
         ValueError: What the runs began with isn't the same, or isn't there.
     """
-    began = {_settings(run).get("began_with") for run in runs}
+    began = {run.settings.get("began_with") for run in runs}
     if len(runs) > 1 and (len(began) > 1 or None in began):
         raise ValueError("The mean of runs that began with different adapters says nothing.")
-    states, every = zip(*map(_checkpoint, runs), strict=True)
-    state = states[0]
-    tensors = {key: torch.stack([one[key] for one in every]).mean(0) for key in every[0]}
+    state = runs[0].state
+    tensors = {
+        key: torch.stack([run.tensors[key] for run in runs]).mean(0) for key in runs[0].tensors
+    }
     if share < 1:
         if before is None or {sha256_of(before / WEIGHTS)} != began:
-            raise ValueError(f"{before} isn't the adapter that {runs[0]} began with.")
+            raise ValueError(f"{before} isn't the adapter that {runs[0].folder} began with.")
         earlier = own_tensors(before, base.weights, state["scale"])
         tensors = {key: share * t + (1 - share) * earlier[key] for key, t in tensors.items()}
     rows = base.weights["model.embed_tokens.weight"][list(base.control_ids)].float()
@@ -153,13 +168,6 @@ def write_adapter(
     }
     text = json.dumps(settings, indent=2) + "\n"
     (folder / SETTINGS).write_text(text, encoding="utf-8")
-    return list(states)
-
-
-def _checkpoint(run: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    folder = run / "checkpoint"
-    state: dict[str, Any] = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    return state, load_file(folder / "adapter.safetensors")
 
 
 def own_tensors(folder: Path, weights: Mapping[str, Tensor], scale: float) -> dict[str, Tensor]:
@@ -218,9 +226,10 @@ def main(arguments: list[str] | None = None) -> None:
     )
     options = parser.parse_args(arguments)
     base = base_of(options.base)
+    runs = [Run.read(folder) for folder in options.runs]
     if options.folder is not None:
         write_adapter(
-            options.runs,
+            runs,
             base,
             options.folder,
             temperature=options.temperature,
@@ -235,7 +244,7 @@ def main(arguments: list[str] | None = None) -> None:
         scores[name] = json.loads(Path(file).read_text(encoding="utf-8"))
     done = export(
         options.name,
-        options.runs,
+        runs,
         base,
         temperature=options.temperature,
         share=options.share,

@@ -32,7 +32,7 @@ __all__ = [
     "written",
 ]
 
-_MARK = "_argument"
+_MARK = "_as_argument"
 """Makes a keyword of Python's the name of an argument."""
 
 
@@ -133,8 +133,8 @@ def read_calls(text: str) -> list[tuple[str, dict[str, Any]]] | None:
 
 def _legal(text: str) -> str:
     """The same calls, with a mark behind each argument's name that is a keyword of Python's."""
-    tokens = list(tokenize.generate_tokens(io.StringIO(text).readline))
-    lines = text.splitlines(keepends=True)
+    lines = io.StringIO(text).readlines()
+    tokens = list(tokenize.generate_tokens(iter(lines).__next__))
     for name, sign in reversed(list(pairwise(tokens))):
         if name.type == tokenize.NAME and keyword.iskeyword(name.string) and sign.string == "=":
             row, end = name.end

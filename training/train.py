@@ -105,7 +105,7 @@ class Trainer:
         minutes: How long to train in all, earlier parts of a resumed run counted in.
         rate: AdamW's learning rate at its highest.
         labels: About how many labels go into a step.
-        workers: How many trees are computed side by side.
+        workers: How many trees are computed side by side, each on one thread.
     """
 
     warm_up = 15
