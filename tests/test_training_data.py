@@ -14,8 +14,9 @@ from jsonschema import Draft202012Validator
 from corral.messages import AssistantMessage, Message, ToolResult, ToolSpec, UserMessage
 from corral.model_runtime.formats import render_prompt
 from training.conversations import GuardExample, Tree, cria_trees, guard_examples
+from training.data.arithmetic import problems
 from training.data.chat import unserved, unserved_talk
-from training.data.core import split_of
+from training.data.core import FOLDER, split_of
 from training.data.everyday import entries
 from training.data.makers import make
 from training.data.missing import cut_request, missing_talk
@@ -23,6 +24,7 @@ from training.data.notes import notes_talk
 from training.data.programs import run
 from training.data.requests import dress, retyped
 from training.data.several import several_talk
+from training.distill import answerable, shortened
 
 SPLITS = ("train", "validation", "heldout")
 
@@ -58,7 +60,7 @@ def test_branches_alternate_and_end_with_the_assistant_and_every_call_has_its_re
     split: str,
 ) -> None:
     for tree in trees(split):
-        assert len(tree.branches) == 8
+        assert len(tree.branches) in ((8, 12) if split == "train" else (8,))
         for branch in tree.branches:
             assert isinstance(branch[0], UserMessage)
             assert isinstance(branch[-1], AssistantMessage)
@@ -133,6 +135,19 @@ def test_answers_to_sums_repeat_the_printed_number() -> None:
                     assert printed in answer.text
                     checked += 1
     assert checked > 100
+
+
+def test_a_program_names_every_number_of_its_problem_in_the_order_of_the_question() -> None:
+    numbers = {"a": "960", "b": "12", "c": "5", "d": "2"}
+    for problem in problems():
+        plain, failed = run(f"print({problem.expression.format(**numbers)})")
+        assert not failed
+        for ask in problem.asks:
+            program = problem.program(ask, numbers)
+            *given, _ = program.split("\n")
+            letters = list(dict.fromkeys(re.findall(r"{([a-d])}", ask)))
+            assert given == [f"{problem.names[letter]} = {numbers[letter]}" for letter in letters]
+            assert float(run(program)[0]) == pytest.approx(float(plain), abs=0.01)
 
 
 def test_a_follow_up_computes_with_the_number_that_an_earlier_answer_gave() -> None:
@@ -421,3 +436,52 @@ def test_slots_of_a_task_are_drawn_by_their_kinds() -> None:
     assert 2 <= int(slots["a"]) <= 9
     assert 1 <= float(slots["b"]) <= 30
     assert slots["who"].istitle()
+
+
+def test_what_the_base_made_up_is_whole_and_asked_only_where_nothing_is_offered() -> None:
+    lines = (FOLDER / "knowledge_invented.txt").read_text(encoding="utf-8").splitlines()[1:]
+    made_up = dict(line.split(" => ") for line in lines)
+    assert all(answerable(question) for question in made_up)
+    assert all(answer == shortened(answer, words=42, sentences=2) for answer in made_up.values())
+    met = 0
+    for tree in trees("train", 120):
+        some = made_up.keys() & set(asked(tree))
+        met += len(some)
+        assert not some or not tree.tools
+    assert met > 10
+
+
+@pytest.mark.parametrize(
+    ("question", "kept"),
+    [
+        ("What is a lighthouse for?", True),
+        ("Explain how rain forms.", True),
+        ("What is the weather in Bonn today?", False),
+        ("What is 7 times 8?", False),
+        ("What is in the following list?", False),
+        ("Can you write a Python function?", False),
+        ("Why do cats purr? And dogs?", False),
+        ("What is a lighthouse", False),
+        ("Why?", False),
+    ],
+)
+def test_only_short_questions_of_general_knowledge_are_kept(question: str, kept: bool) -> None:
+    assert answerable(question) is kept
+
+
+@pytest.mark.parametrize(
+    ("answer", "short"),
+    [
+        (
+            "It warns ships. It stands at the coast. It is tall.",
+            "It warns ships. It stands at the coast.",
+        ),
+        ("It warns ships.\n\nIt stands there.", "It warns ships."),
+        ("It warns ships, day and", ""),
+        ("One / two.", ""),
+        (f"It warns. {'very ' * 40}much.", "It warns."),
+        (f"{'very ' * 42}much.", ""),
+    ],
+)
+def test_an_answer_is_cut_behind_a_sentence(answer: str, short: str) -> None:
+    assert shortened(answer, words=42, sentences=2) == short

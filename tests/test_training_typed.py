@@ -136,16 +136,16 @@ def test_most_branches_end_with_the_call_and_a_fourth_is_for_something_else() ->
         last = branch[-1]
         if len(branch) == 2 and isinstance(last, AssistantMessage) and not last.calls:
             refused += 1
-    assert called / len(branches) > 0.55
+    assert called / len(branches) > 0.5
     assert 0.18 < refused / len(branches) < 0.45
 
 
-def test_a_third_of_the_trees_is_typed() -> None:
+def test_a_fifth_of_the_trees_is_typed() -> None:
     descriptions = {text for entry in TYPED for text in entry.descriptions}
     trees = list(islice(cria_trees(2), 150))
     offered: list[tuple[ToolSpec, ...]] = [tree.tools for tree in trees]
     typed = sum(bool(t) and all(one.description in descriptions for one in t) for t in offered)
-    assert 0.2 < typed / len(trees) < 0.42
+    assert 0.12 < typed / len(trees) < 0.3
 
 
 @pytest.mark.parametrize(

@@ -184,11 +184,15 @@ def _calibration(scored: Sequence[tuple[float, bool]]) -> Scores:
 
 
 def _verdicts(split: str, seed: int) -> Iterator[tuple[Any, str]]:
+    """Generated conversations, each once, from `seed` and those after it, and their verdicts."""
     from training.conversations import guard_examples
 
-    for example in guard_examples(seed, split=split):
-        verdict = "" if example.verdict == "safe" else example.verdict
-        yield example.conversation, verdict.removeprefix("unsafe").strip()
+    seen: set[Any] = set()
+    for example in (e for n in range(40) for e in guard_examples(seed + n, split=split)):
+        if example.conversation not in seen:
+            seen.add(example.conversation)
+            verdict = "" if example.verdict == "safe" else example.verdict
+            yield example.conversation, verdict.removeprefix("unsafe").strip()
 
 
 def table(scores: Mapping[str, Any]) -> str:

@@ -36,10 +36,17 @@ def _asks(section: str, split: str) -> tuple[str, ...]:
 
 
 @cache
-def _questions(split: str) -> tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]:
-    """The questions of general knowledge that a split has wordings for, with their answers."""
+def _questions(
+    split: str, *, invented: bool = False
+) -> tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]:
+    """The questions of general knowledge that a split has wordings for, with their answers.
+
+    Either those the base made up, or all the others.
+    """
     found: list[tuple[tuple[str, ...], tuple[str, ...]]] = []
     for path in sorted(FOLDER.glob("knowledge*.txt")):
+        if (path.stem == "knowledge_invented") != invented:
+            continue
         for line in path.read_text(encoding="utf-8").splitlines():
             if not line or line.startswith("#"):
                 continue
@@ -53,10 +60,18 @@ def _questions(split: str) -> tuple[tuple[tuple[str, ...], tuple[str, ...]], ...
     return tuple(found)
 
 
-def knowledge_talk(rng: Random, split: str, turns: int = 1) -> Talk:
-    """`turns` questions of general knowledge, each with a short answer."""
+def knowledge_talk(rng: Random, split: str, turns: int = 1, *, invented: float = 0.0) -> Talk:
+    """`turns` questions of general knowledge, each with a short answer.
+
+    Args:
+        rng: The source of chance.
+        split: The split whose wordings are used.
+        turns: How many questions.
+        invented: The share of talks whose questions the base made up: a tool might serve them too.
+    """
     talk = Talk()
-    for asks, answers in rng.sample(_questions(split), turns):
+    pool = _questions(split, invented=chance(rng, invented))
+    for asks, answers in rng.sample(pool, turns):
         ask = rng.choice(asks)
         pick = rng.random()
         if pick < 0.15:

@@ -69,6 +69,10 @@ def _bank_names() -> frozenset[str]:
     return frozenset(name for entry in entries() for name in entry.names)
 
 
+def _name(verb: str, noun: str) -> str:
+    return f"{verb}_{noun.replace(' ', '_')}"
+
+
 def composed_tool(rng: Random, split: str) -> Composed:
     """A tool of the split: a verb and a noun, with none to four parameters."""
     while True:
@@ -76,10 +80,9 @@ def composed_tool(rng: Random, split: str) -> Composed:
         noun = made_up(rng, split) if chance(rng, 0.3) else rng.choice(_bank()["nouns"])
         if chance(rng, 0.1):
             verb = made_up(rng, split)
-        taken = f"{verb}_{noun.replace(' ', '_')}" in _bank_names()
-        if split_of(f"{verb} {noun}") == split and not taken:
+        if split_of(f"{verb} {noun}") == split and _name(verb, noun) not in _bank_names():
             break
-    name = f"{verb}_{noun.replace(' ', '_')}"
+    name = _name(verb, noun)
     if chance(rng, 0.12):
         name = f"{noun.replace(' ', '_')}_{verb}"
     if chance(rng, 0.1):
@@ -298,13 +301,13 @@ def composed_chain(rng: Random, split: str) -> tuple[Composed, Composed]:
     verbs = [v for v in _bank()["verbs"] if v not in ("find", "list", "count", "create")]
     while True:
         noun = made_up(rng, split) if chance(rng, 0.4) else rng.choice(_bank()["nouns"])
-        verb = rng.choice(verbs)
-        if split_of(f"{verb} {noun}") == split:
+        verb, find = rng.choice(verbs), rng.choice(("find", "lookup", "search", "get"))
+        taken = _bank_names() & {_name(verb, noun), _name(find, noun)}
+        if split_of(f"{verb} {noun}") == split and not taken:
             break
     snake = noun.replace(" ", "_")
     key = rng.choice(("id", f"{snake}_id", "code"))
     type_, kind = ("string", "code") if key == "code" else ("integer", "id")
-    find = rng.choice(("find", "lookup", "search", "get"))
     finder = rng.choice(_bank()["finders"]).replace("{key}", key)
     done = rng.choice(_bank()["descriptions"])
     return (
@@ -316,7 +319,7 @@ def composed_chain(rng: Random, split: str) -> tuple[Composed, Composed]:
 def _chained(verb: str, noun: str, description: str, parameter: Parameter) -> Composed:
     name, type_, _, _ = parameter
     spec = ToolSpec(
-        name=f"{verb}_{noun.replace(' ', '_')}",
+        name=_name(verb, noun),
         description=_worded(description, verb, noun, verb),
         parameters={
             "type": "object",

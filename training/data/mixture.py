@@ -44,7 +44,6 @@ from training.data.texts import text_talk
 
 __all__ = ["CODE_DESCRIPTIONS", "draw_exchange", "draw_tree"]
 
-BRANCHES = 8
 CODE_DESCRIPTIONS = (
     "Run a Python program and return what it prints.",
     "Execute Python code.",
@@ -107,12 +106,15 @@ def _date(rng: Random) -> datetime.date | None:
 def draw_tree(
     rng: Random, split: str, number: int
 ) -> tuple[str, tuple[ToolSpec, ...], datetime.date | None, list[Talk]]:
-    """A system prompt, its tools, the date, and eight conversations."""
+    """A system prompt, its tools, the date, and eight or twelve conversations.
+
+    Eight where they are measured, and where the wordings are few for each tool.
+    """
     kinds = ("code", "functions", "both", "none", "composed", "chain", "builtin", "typed", "notes")
     kinds += ("files",)
     # The first trees of a finite split go round the kinds, so that each is measured.
     kind = (
-        rng.choices(kinds, (21, 38, 11, 10, 8, 4, 7, 30, 6, 6))[0]
+        rng.choices(kinds, (28, 38, 11, 18, 8, 4, 7, 30, 6, 6))[0]
         if split == "train"
         else kinds[number % len(kinds)]
     )
@@ -177,17 +179,17 @@ def draw_tree(
         system,
         tuple(tools),
         date if any(t.kind == "code_interpreter" for t in tools) else None,
-        _branches(rng, plan),
+        _branches(rng, plan, 12 if split == "train" and kind != "typed" else 8),
     )
 
 
-def _branches(rng: Random, plan: Plan) -> list[Talk]:
-    """Eight conversations; no two begin alike, as far as the split's wordings go."""
+def _branches(rng: Random, plan: Plan, count: int) -> list[Talk]:
+    """`count` conversations; no two begin alike, as far as the split's wordings go."""
     talks: list[Talk] = []
     begun: set[str] = set()
     weights = [weight for weight, _ in plan]
     patience = 400
-    while len(talks) < BRANCHES:
+    while len(talks) < count:
         _, make = rng.choices(plan, weights)[0]
         talk = make()
         patience -= 1
@@ -196,7 +198,7 @@ def _branches(rng: Random, plan: Plan) -> list[Talk]:
         begun.add(talk.opening.lower())
         talks.append(talk)
         twin = talk.twin
-        if twin and len(talks) < BRANCHES and twin.opening.lower() not in begun:
+        if twin and len(talks) < count and twin.opening.lower() not in begun:
             begun.add(twin.opening.lower())
             talks.append(twin)
     rng.shuffle(talks)
@@ -329,13 +331,17 @@ def _talk(rng: Random, split: str, kind: str, topics: tuple[str, ...]) -> Plan:
     offers = kind != "none"
     plan: Plan = [
         (0.75, lambda: small_talk(rng, split, topics)),
-        (1.7 if offers else 4, lambda: knowledge_talk(rng, split, rng.choice((1, 1, 2)))),
+        (1.7 if offers else 7, lambda: _knowledge(rng, split, offers)),
         (0.5 if offers else 1.4, lambda: memory_talk(rng, split)),
         (0.8 if offers else 4.0, lambda: text_talk(rng, split)),
     ]
     if kind not in _SERVE_ANYTHING:
         plan.append((1.3 if offers else 0.6, lambda: _unserved(rng, split, topics)))
     return plan
+
+
+def _knowledge(rng: Random, split: str, offers: bool) -> Talk:
+    return knowledge_talk(rng, split, rng.choice((1, 1, 2)), invented=0.0 if offers else 0.65)
 
 
 def _unserved(rng: Random, split: str, topics: tuple[str, ...]) -> Talk | None:
