@@ -1,14 +1,12 @@
 """Sums for the code interpreter in many wordings, and the follow-ups that build on a result.
 
-The program is one `print`, its operands copied as the user wrote them. Where a question takes
-several steps, each of its numbers first gets a name that says what it counts. What may not come out
+The program is always one `print`, its operands copied as the user wrote them. What may not come out
 whole is rounded to six places, money and percentages to two, so that the answer can repeat what was
 printed digit by digit. The wordings are in `arithmetic.txt`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from random import Random
@@ -16,7 +14,7 @@ from random import Random
 from training.data.core import Talk, chance, in_split, sections
 from training.data.programs import run
 
-__all__ = ["Problem", "follow_up", "problems", "sum_branch", "wordings"]
+__all__ = ["follow_up", "sum_branch", "wordings"]
 
 _PINNED = frozenset(
     {
@@ -225,54 +223,34 @@ def _two_steps(rng: Random, talk: Talk, kind: str, ask: str) -> _State:
     return _State("two", a, b, result)
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """An expression in several steps, what its numbers are called, the questions it answers."""
-
-    expression: str
-    names: Mapping[str, str]
-    asks: tuple[str, ...]
-
-    def program(self, ask: str, numbers: Mapping[str, str]) -> str:
-        """Each number under its name, in the order of the question, then the result."""
-        given = sorted(self.names, key=lambda letter: ask.index(f"{{{letter}}}"))
-        lines = [f"{self.names[letter]} = {numbers[letter]}" for letter in given]
-        result = self.expression.format(**self.names)
-        divides = "/" in result.replace("//", "")
-        lines.append(f"print(round({result}, 2))" if divides else f"print({result})")
-        return "\n".join(lines)
-
-
-@cache
-def problems() -> tuple[Problem, ...]:
-    """The problems of the bank."""
-    found: list[Problem] = []
-    for section, asks in _bank().items():
-        if section.startswith("problem "):
-            expression, names = section.removeprefix("problem ").split(": ")
-            named = {x: n for x, n in zip("abcd", names.split(), strict=False) if n != "_"}
-            found.append(Problem(expression, named, asks))
-    return tuple(found)
-
-
 def _problem(rng: Random, split: str, talk: Talk) -> _State | None:
     """A question whose answer takes several steps; None where the split has no wording of it."""
-    some = problems()
-    problem = rng.choices(some, [len(one.asks) for one in some])[0]
-    asks = in_split(problem.asks, split)
+    expression, wordings_ = rng.choice(_problems())
+    asks = in_split(wordings_, split)
     if not asks:
         return None
-    ask = rng.choice(asks)
     for _ in range(60):
-        numbers = {name: _everyday_number(rng, name, problem.expression) for name in "abcd"}
-        program = problem.program(ask, numbers)
+        numbers = {name: _everyday_number(rng, name, expression) for name in "abcd"}
+        filled_in = expression.format(**numbers)
+        program = f"print(round({filled_in}, 2))" if "/" in filled_in else f"print({filled_in})"
         printed, failed = run(program)
         if not failed and 0 < float(printed) < 10_000_000:
-            talk.user(ask.format(**numbers))
+            talk.user(rng.choice(asks).format(**numbers))
             result = _run(talk, program)
             talk.say(rng.choice(_bank()["said problem"]).format(r=result))
             return _State("", "", "", result)
     return None
+
+
+@cache
+def _problems() -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Expressions and the questions that they answer, each as often as it has questions."""
+    found = [
+        (section.removeprefix("problem "), asks)
+        for section, asks in _bank().items()
+        if section.startswith("problem ")
+    ]
+    return tuple(one for one in found for _ in one[1])
 
 
 def _everyday_number(rng: Random, name: str, expression: str) -> str:
