@@ -7,6 +7,7 @@ printed digit by digit. The wordings are in `arithmetic.txt`.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from random import Random
@@ -197,6 +198,8 @@ def _one(rng: Random, talk: Talk, kind: str, ask: str) -> _State:
     if kind == "-" and float(a) < float(b) and (story or "difference between" in ask):
         a, b = b, a
     talk.user(ask.format(a=_shown(rng, a), b=_shown(rng, b)))
+    if kind in "+*" and ask.index("{b}") < ask.index("{a}"):
+        a, b = b, a
     result = _run(talk, _program(kind, a, b))
     talk.say(_answer(rng, kind, a, b, result, story=story))
     return _State(kind, a, b, result)
@@ -229,17 +232,35 @@ def _problem(rng: Random, split: str, talk: Talk) -> _State | None:
     asks = in_split(wordings_, split)
     if not asks:
         return None
+    ask = rng.choice(asks)
+    told = _in_order(expression, ask)
     for _ in range(60):
         numbers = {name: _everyday_number(rng, name, expression) for name in "abcd"}
-        filled_in = expression.format(**numbers)
+        filled_in = told.format(**numbers)
         program = f"print(round({filled_in}, 2))" if "/" in filled_in else f"print({filled_in})"
         printed, failed = run(program)
         if not failed and 0 < float(printed) < 10_000_000:
-            talk.user(rng.choice(asks).format(**numbers))
+            talk.user(ask.format(**numbers))
             result = _run(talk, program)
             talk.say(rng.choice(_bank()["said problem"]).format(r=result))
             return _State("", "", "", result)
     return None
+
+
+_COMMUTE = re.compile(
+    r"(?<=\()\{\w\}(?: \+ \{\w\})+(?=\))|^\{\w\}(?: \+ \{\w\})+$|(?<!/ )\{\w\}(?: \* \{\w\})+"
+)
+"""What may stand in any order: sums within brackets or alone, and products."""
+
+
+def _in_order(expression: str, ask: str) -> str:
+    """The expression with its numbers in the order of the question, where that is all the same."""
+
+    def told(found: re.Match[str]) -> str:
+        sign = " + " if "+" in found[0] else " * "
+        return sign.join(sorted(found[0].split(sign), key=ask.index))
+
+    return _COMMUTE.sub(told, expression)
 
 
 @cache
