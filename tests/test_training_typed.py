@@ -129,7 +129,7 @@ def test_dotted_names_are_rendered_and_read_back() -> None:
 
 
 def test_most_branches_end_with_the_call_and_a_fourth_is_for_something_else() -> None:
-    branches = [branch for tree in typed_trees(40) for branch in tree.branches]
+    branches = [branch for tree in typed_trees(160) for branch in tree.branches]
     called = sum(isinstance(b[-1], AssistantMessage) and bool(b[-1].calls) for b in branches)
     refused = 0
     for branch in branches:
