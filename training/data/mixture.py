@@ -114,7 +114,7 @@ def draw_tree(
     kinds += ("files",)
     # The first trees of a finite split go round the kinds, so that each is measured.
     kind = (
-        rng.choices(kinds, (28, 38, 11, 18, 8, 4, 7, 30, 6, 6))[0]
+        rng.choices(kinds, (23, 42, 12, 15, 8, 4, 7, 30, 8, 6))[0]
         if split == "train"
         else kinds[number % len(kinds)]
     )
@@ -331,9 +331,9 @@ def _talk(rng: Random, split: str, kind: str, topics: tuple[str, ...]) -> Plan:
     offers = kind != "none"
     plan: Plan = [
         (0.75, lambda: small_talk(rng, split, topics)),
-        (1.7 if offers else 7, lambda: _knowledge(rng, split, offers)),
+        (1.7 if offers else 5, lambda: _knowledge(rng, split, offers)),
         (0.5 if offers else 1.4, lambda: memory_talk(rng, split)),
-        (0.8 if offers else 4.0, lambda: text_talk(rng, split)),
+        (1.0 if offers else 5.0, lambda: text_talk(rng, split)),
     ]
     if kind not in _SERVE_ANYTHING:
         plan.append((1.3 if offers else 0.6, lambda: _unserved(rng, split, topics)))
@@ -341,7 +341,7 @@ def _talk(rng: Random, split: str, kind: str, topics: tuple[str, ...]) -> Plan:
 
 
 def _knowledge(rng: Random, split: str, offers: bool) -> Talk:
-    return knowledge_talk(rng, split, rng.choice((1, 1, 2)), invented=0.0 if offers else 0.65)
+    return knowledge_talk(rng, split, rng.choice((1, 1, 2)), invented=0.0 if offers else 0.5)
 
 
 def _unserved(rng: Random, split: str, topics: tuple[str, ...]) -> Talk | None:
