@@ -14,6 +14,7 @@ from jsonschema import Draft202012Validator
 from corral.messages import AssistantMessage, Message, ToolResult, ToolSpec, UserMessage
 from corral.model_runtime.formats import render_prompt
 from training.conversations import GuardExample, Tree, cria_trees, guard_examples
+from training.data.arithmetic import in_order, problems
 from training.data.chat import unserved, unserved_talk
 from training.data.core import FOLDER, split_of
 from training.data.everyday import entries
@@ -134,6 +135,21 @@ def test_answers_to_sums_repeat_the_printed_number() -> None:
                     assert printed in answer.text
                     checked += 1
     assert checked > 100
+
+
+def test_a_problems_numbers_are_all_said_and_computed_with_in_the_order_of_the_question() -> None:
+    numbers = {"a": 960, "b": 12, "c": 7, "d": 5}
+    for expression, asks in dict(problems()).items():
+        letters = sorted(set(re.findall(r"{(\w)}", expression)))
+        plain = eval(expression.format(**numbers))
+        for ask in asks:
+            assert sorted(re.findall(r"{(\w+)}", ask)) == letters, ask
+            told = in_order(expression, ask)
+            assert eval(told.format(**numbers)) == pytest.approx(plain), (ask, told)
+    turned = "{c} bags of {b} nuts and {a} more"
+    assert in_order("{a} + {b} * {c}", turned) == "{a} + {c} * {b}"
+    assert in_order("({a} + {b}) / {c}", turned) == "({b} + {a}) / {c}"
+    assert in_order("{a} / {b} / {c}", turned) == "{a} / {b} / {c}"
 
 
 def test_a_follow_up_computes_with_the_number_that_an_earlier_answer_gave() -> None:

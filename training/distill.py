@@ -8,7 +8,7 @@ one or two sentences go into `data/knowledge_invented.txt`, for conversations wi
 
 Those questions the base made up itself: `--invent N` lets it go on N times with what a user would
 say after each of `OPENERS`, at random (Magpie, Xu et al. 2024), and writes down what is short and
-general. By hand, those that make no sense and those that it answers wrongly are then taken out.
+general. Those that make no sense, and those whose answers a reader finds wrong, are then taken out.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from random import Random
 from training.data.core import Talk, chance, in_split, sections
 from training.data.programs import run
 
-__all__ = ["follow_up", "sum_branch", "wordings"]
+__all__ = ["follow_up", "in_order", "problems", "sum_branch", "wordings"]
 
 _PINNED = frozenset(
     {
@@ -198,7 +198,7 @@ def _one(rng: Random, talk: Talk, kind: str, ask: str) -> _State:
     if kind == "-" and float(a) < float(b) and (story or "difference between" in ask):
         a, b = b, a
     talk.user(ask.format(a=_shown(rng, a), b=_shown(rng, b)))
-    if kind in "+*" and ask.index("{b}") < ask.index("{a}"):
+    if kind in ("+", "*") and ask.index("{b}") < ask.index("{a}"):
         a, b = b, a
     result = _run(talk, _program(kind, a, b))
     talk.say(_answer(rng, kind, a, b, result, story=story))
@@ -228,12 +228,12 @@ def _two_steps(rng: Random, talk: Talk, kind: str, ask: str) -> _State:
 
 def _problem(rng: Random, split: str, talk: Talk) -> _State | None:
     """A question whose answer takes several steps; None where the split has no wording of it."""
-    expression, wordings_ = rng.choice(_problems())
+    expression, wordings_ = rng.choice(problems())
     asks = in_split(wordings_, split)
     if not asks:
         return None
     ask = rng.choice(asks)
-    told = _in_order(expression, ask)
+    told = in_order(expression, ask)
     for _ in range(60):
         numbers = {name: _everyday_number(rng, name, expression) for name in "abcd"}
         filled_in = told.format(**numbers)
@@ -253,7 +253,7 @@ _COMMUTE = re.compile(
 """What may stand in any order: sums within brackets or alone, and products."""
 
 
-def _in_order(expression: str, ask: str) -> str:
+def in_order(expression: str, ask: str) -> str:
     """The expression with its numbers in the order of the question, where that is all the same."""
 
     def told(found: re.Match[str]) -> str:
@@ -264,7 +264,7 @@ def _in_order(expression: str, ask: str) -> str:
 
 
 @cache
-def _problems() -> tuple[tuple[str, tuple[str, ...]], ...]:
+def problems() -> tuple[tuple[str, tuple[str, ...]], ...]:
     """Expressions and the questions that they answer, each as often as it has questions."""
     found = [
         (section.removeprefix("problem "), asks)
