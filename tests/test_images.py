@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pictures import packed
 from PIL import Image
 from web_server import Reply, Web, web_server
 
@@ -19,12 +20,6 @@ from corral.model_runtime.local.images import ImageLimits, read_image
 PICTURE = Image.effect_noise((30, 20), 80).convert("RGB")
 
 
-def packed(image: Image.Image = PICTURE, kind: str = "PNG") -> bytes:
-    file = io.BytesIO()
-    image.save(file, kind)
-    return file.getvalue()
-
-
 def pixels(part: ImagePart) -> bytes:
     return read_image(part.data).tobytes()
 
@@ -32,14 +27,16 @@ def pixels(part: ImagePart) -> bytes:
 @pytest.fixture
 def web() -> Iterator[Web]:
     with web_server() as web:
-        web.replies["/cat.png"] = Reply(body=packed(), headers={"Content-Type": "text/plain"})
+        web.replies["/cat.png"] = Reply(
+            body=packed(PICTURE), headers={"Content-Type": "text/plain"}
+        )
         yield web
 
 
 @pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
 def test_a_file_is_taken_as_it_is(tmp_path: Path, kind: str):
     path = tmp_path / "picture"
-    path.write_bytes(packed(kind=kind))
+    path.write_bytes(packed(PICTURE, kind=kind))
     for source in (path, str(path), path.read_bytes()):
         part = image_part(source)
         assert part.media_type == f"image/{kind}"
@@ -56,7 +53,7 @@ def test_an_image_of_pillows_keeps_what_is_seen(mode: str):
 
 
 def test_an_image_of_pillows_that_has_no_pixels_is_named_as_such():
-    for image in (Image.open(io.BytesIO(packed()[:-300])), Image.new("RGB", (0, 5))):
+    for image in (Image.open(io.BytesIO(packed(PICTURE)[:-300])), Image.new("RGB", (0, 5))):
         with pytest.raises(ConfigError, match="can't be packed"):
             image_part(image)
 
@@ -69,7 +66,7 @@ def test_an_image_survives_the_store():
 
 @pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
 def test_limits_hold_for_every_kind(kind: str):
-    data = packed(kind=kind)
+    data = packed(PICTURE, kind=kind)
     with pytest.raises(ConfigError, match=r"30 x 20 pixels, 600 in all, and may have 599"):
         image_part(data, limits=ImageLimits(max_pixels=599))
     with pytest.raises(ConfigError, match=r"more than 100 bytes"):
@@ -113,7 +110,7 @@ def test_nothing_is_fetched_unasked(web: Web):
 
 def test_a_granted_url_is_fetched(web: Web):
     part = image_part(f"{web.url}/cat.png", allow_url=True, hosts=[web.host])
-    assert part == image_part(packed())
+    assert part == image_part(packed(PICTURE))
     assert [seen.target for seen in web.seen] == ["/cat.png"]
 
 
@@ -121,7 +118,7 @@ async def test_async_code_awaits_instead_of_blocking(web: Web):
     url = f"{web.url}/cat.png"
     with pytest.raises(ConfigError, match="await fetch_image"):
         image_part(url, allow_url=True, hosts=[web.host])
-    assert await fetch_image(url, hosts=[web.host]) == image_part(packed())
+    assert await fetch_image(url, hosts=[web.host]) == image_part(packed(PICTURE))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.1", "[::ffff:127.0.0.1]", "[::1]"])
@@ -133,7 +130,7 @@ async def test_a_url_alone_never_leads_to_this_machine(web: Web, host: str):
 
 async def test_a_redirect_leads_nowhere_that_was_not_granted(web: Web):
     with web_server() as other:
-        other.replies["/cat.png"] = Reply(body=packed())
+        other.replies["/cat.png"] = Reply(body=packed(PICTURE))
         there = {"Location": f"{other.url}/cat.png"}
         web.replies["/moved"] = Reply(status=302, headers=there)
         with pytest.raises(ConfigError, match="may not be reached"):
@@ -154,7 +151,7 @@ def test_other_schemes_are_refused(url: str):
 
 
 async def test_no_more_is_read_than_the_limit(web: Web):
-    web.replies["/large.png"] = Reply(body=packed() + b"\0" * 1_000_000)
+    web.replies["/large.png"] = Reply(body=packed(PICTURE) + b"\0" * 1_000_000)
     with pytest.raises(ConfigError, match="more than 10,000 bytes"):
         await fetch_image(
             f"{web.url}/large.png", hosts=[web.host], limits=ImageLimits(max_bytes=10_000)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import io
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,15 +13,15 @@ import pytest
 import tiny_mllama
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pictures import packed, part, picture
 from PIL import Image
 
-from corral.errors import ConfigError, ModelError, RuntimeUnavailable
+from corral.errors import ModelError
 from corral.messages import AssistantMessage, ImagePart, Message, TextPart, UserMessage
 from corral.model_runtime import open_runtime
 from corral.model_runtime.formats import render_prompt
 from corral.model_runtime.formats.guard import GUARD_11B_VISION, render_guard
 from corral.model_runtime.local.engine import Step
-from corral.model_runtime.local.images import ImageLimits
 from corral.model_runtime.local.mllama import MllamaCache, MllamaEngine
 from corral.model_runtime.local.mllama_loading import load_mllama
 from corral.model_runtime.prompt import Prompt
@@ -31,27 +29,6 @@ from corral.model_runtime.runtime import Finish, Piece, Sampling
 from corral.model_runtime.tokenizer import LlamaTokenizer
 
 TOKENS = 6
-
-
-def picture(seed: int, width: int, height: int, mode: str = "RGB") -> Image.Image:
-    """Noise, which no two scalings make alike."""
-    import numpy
-
-    channels = {"RGB": 3, "RGBA": 4, "LA": 2, "CMYK": 4}.get(mode, 1)
-    noise = numpy.random.default_rng(seed).integers(0, 256, (height, width, channels))
-    plain = noise.astype(numpy.uint8)[..., 0] if channels == 1 else noise.astype(numpy.uint8)
-    return Image.fromarray(plain).convert(mode)
-
-
-def packed(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
-
-
-def part(image: Image.Image | bytes) -> ImagePart:
-    data = image if isinstance(image, bytes) else packed(image)
-    return ImagePart(media_type="image/png", data=base64.b64encode(data))
 
 
 CAT, DOG = picture(1, 60, 30), picture(2, 20, 90)
@@ -537,63 +514,6 @@ def test_the_vision_guard_judges_an_image_through_the_same_engine(tiny: Tiny):
 # -- what goes wrong
 
 
-def test_an_image_too_large_in_bytes_or_pixels_is_refused_before_it_is_unpacked(folder: Path):
-    limits = ImageLimits(max_bytes=3_000, max_pixels=1_000)
-    engine = load_mllama(folder, name="tiny", device="cpu", precision="fp32", limits=limits)
-    with pytest.raises(ModelError, match=r"Image 2 of 2 has more than 3,000 bytes.*max_bytes"):
-        engine.prepare([part(picture(1, 20, 20)), part(CAT)])
-    blank = packed(Image.new("RGB", (40, 30)))
-    with pytest.raises(ModelError, match=r"Image 1 of 1 has 40 x 30 pixels, 1,200.*max_pixels"):
-        engine.prepare([part(blank)])
-
-
-def test_a_bomb_of_pixels_is_refused_by_its_header(tiny: Tiny):
-    bomb = bytearray(packed(Image.new("L", (10, 10))))
-    bomb[16:24] = (60_000).to_bytes(4, "big") * 2
-    with pytest.raises(ModelError, match="60,000 x 60,000 pixels"):
-        tiny.engine.prepare([part(bytes(bomb))])
-
-
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
-def test_a_damaged_image_is_named_as_such(tiny: Tiny, kind: str):
-    whole = packed(CAT, kind)
-    for cut in (len(whole) // 2, len(whole) - 60, 40, 14):
-        with pytest.raises(ModelError, match="Image 1 of 1 is damaged"):
-            tiny.engine.prepare([part(whole[:cut])])
-
-
-@pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF"])
-def test_other_kinds_of_images_are_refused_with_the_ones_that_are_read(tiny: Tiny, kind: str):
-    with pytest.raises(ModelError, match="PNG, JPEG and WebP are read"):
-        tiny.engine.prepare([part(packed(CAT, kind))])
-
-
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(
-    start=st.sampled_from(
-        [packed(CAT, kind)[:n] for kind in ("PNG", "JPEG", "WEBP") for n in (14, 60)]
-    ),
-    rest=st.binary(max_size=200),
-)
-def test_no_bytes_at_all_break_it_otherwise(tiny: Tiny, start: bytes, rest: bytes):
-    try:
-        tiny.engine.prepare([part(start + rest)])
-    except ModelError as error:
-        assert "Image 1 of 1" in str(error)
-
-
-def test_a_header_that_never_ends_is_not_read_to_its_end():
-    from corral.model_runtime.local.images import check_image
-
-    for filler in (b"\xff", b"\xff\xd0", b"\xff\xe1\0\2"):
-        whole = packed(CAT, "JPEG")
-        with pytest.raises(ConfigError, match="doesn't say how large"):
-            check_image(whole[:2] + filler * 1_000_000 + whole[2:])
-        assert check_image(whole[:2] + filler * 20 + whole[2:]) == "image/jpeg"
-
-
 async def test_a_prompt_whose_images_don_t_fit_it_fails_alone(folder: Path):
     runtime = await open_runtime(f"transformers:{folder}?device=cpu&precision=fp32")
     whole = rendered(ONE_TURN)
@@ -618,69 +538,3 @@ def test_a_cache_of_other_images_is_refused(tiny: Tiny):
     tiny.read(cache, one, tiny.engine.prepare([part(CAT)]))
     with pytest.raises(ModelError, match="not those of its cache"):
         tiny.read(cache, two, tiny.engine.prepare([part(DOG), part(CAT)]))
-
-
-@pytest.fixture
-def copied(folder: Path, tmp_path: Path) -> Path:
-    """The model's folder, of which a test may change the small files."""
-    for file in folder.iterdir():
-        if file.suffix == ".safetensors" or file.name == "tokenizer.json":
-            (tmp_path / file.name).symlink_to(file)
-        else:
-            (tmp_path / file.name).write_bytes(file.read_bytes())
-    return tmp_path
-
-
-def load(folder: Path) -> MllamaEngine:
-    return load_mllama(folder, name="my-model", device="cpu", precision="fp32")
-
-
-def test_weights_that_another_program_quantised_are_refused_as_such(copied: Path):
-    settings = json.loads((copied / "config.json").read_text())
-    settings["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_4bit": True}
-    (copied / "config.json").write_text(json.dumps(settings))
-    with pytest.raises(RuntimeUnavailable, match="quantised by another program"):
-        load(copied)
-
-
-def test_a_folder_that_doesn_t_say_how_images_are_read_is_refused(copied: Path):
-    (copied / "preprocessor_config.json").unlink()
-    with pytest.raises(RuntimeUnavailable, match=r"'my-model'.*preprocessor_config.json"):
-        load(copied)
-
-
-@pytest.mark.parametrize(
-    ("file", "old", "new"),
-    [
-        ("preprocessor_config.json", '"height": 28', '"height": 56'),
-        ("config.json", '"image_token_index": 267', '"image_token_index": 260'),
-    ],
-)
-def test_files_of_two_models_are_not_mixed(copied: Path, file: str, old: str, new: str):
-    text = (copied / file).read_text()
-    assert old in text
-    (copied / file).write_text(text.replace(old, new))
-    with pytest.raises(RuntimeUnavailable, match="don't belong together"):
-        load(copied)
-
-
-def test_weights_that_lack_a_tensor_are_not_filled_up_with_noise(copied: Path):
-    from safetensors.torch import load_file, save_file
-
-    weights = load_file(copied / "model.safetensors")
-    del weights[
-        "multi_modal_projector.weight"
-        if "multi_modal_projector.weight" in weights
-        else "model.multi_modal_projector.weight"
-    ]
-    (copied / "model.safetensors").unlink()
-    save_file(weights, copied / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(RuntimeUnavailable, match=r"lack '.*multi_modal_projector.weight'"):
-        load(copied)
-
-
-def test_limits_are_the_users_to_mend():
-    from corral.model_runtime.local.images import check_image
-
-    with pytest.raises(ConfigError, match="is of a kind that isn't read"):
-        check_image(b"%PDF-1.7")

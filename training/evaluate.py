@@ -46,6 +46,8 @@ __all__ = [
 ]
 
 Scores = dict[str, Any]
+_LONGEST = 96
+"""Tokens of an answer at most."""
 _SHARES = {"call": 0.35, "code": 0.2, "words": 0.25, "retell": 0.2}
 
 
@@ -106,13 +108,13 @@ async def evaluate_general(ask: Asker, base: Path) -> Scores:
 
     questions = general_questions()
     right = {"cria": 0, "base": 0}
-    theirs = BaseChat(base).ask([question for question, _ in questions])
+    theirs = BaseChat(base).ask([question for question, _ in questions], max_tokens=_LONGEST)
     system = SystemMessage(text="You are a helpful assistant.")
     prompts = [
         render_prompt([system, UserMessage(content=question)], tools=(), date=None)
         for question, _ in questions
     ]
-    ours = await ask_all(ask, [(prompt, ()) for prompt in prompts])
+    ours = await ask_all(ask, [(prompt, ()) for prompt in prompts], max_tokens=_LONGEST)
     for (_, words), mine, other in zip(questions, ours, theirs, strict=True):
         for name, answer in (("cria", mine), ("base", other)):
             right[name] += any(word.lower() in answer.lower() for word in words)
