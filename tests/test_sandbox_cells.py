@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -287,15 +288,42 @@ async def test_a_forged_result_lets_no_second_process_pile_up(level: Level) -> N
     )
     async with PythonPool(Permissions(wall_seconds=5), spares=0, level=level) as pool:
         session = await pool.open_session()
-        await session.run("1")
-        at_most = len(descendants(os.getpid())) + 1  # The copy that a cell has.
-        for _ in range(4):
-            if not session.is_over:
+        try:
+            await session.run("1")
+            await anyio.sleep(0.1)
+            at_most = len(_living()) + 1  # The copy that a cell has.
+            for _ in range(4):
                 await session.run(forge)
-                assert len(descendants(os.getpid())) <= at_most
-                await anyio.sleep(0.1)
-        assert len(descendants(os.getpid())) <= at_most
-        await session.aclose()
+                assert len(await _settled(at_most)) <= at_most
+        except SandboxUnavailable:
+            assert session.is_over  # As it should be, once the forgery is seen.
+        finally:
+            await session.aclose()
+
+
+async def _settled(expected: int) -> list[int]:
+    """Our processes that live, once no more than `expected` are left or 1 s has gone by.
+
+    A cell's copy, and all of a session that is over, are ended just after the result is told.
+    """
+    living = _living()
+    for _ in range(100):
+        if len(living) <= expected:
+            break
+        await anyio.sleep(0.01)
+        living = _living()
+    return living
+
+
+def _living() -> list[int]:
+    def lives(pid: int) -> bool:
+        try:
+            stat = Path(f"/proc/{pid}/stat").read_text()
+        except OSError:
+            return False  # It ended while we looked.
+        return stat.rpartition(")")[2].split()[0] not in "ZX"
+
+    return [pid for pid in descendants(os.getpid()) if lives(pid)]
 
 
 @limited(processes=4, wall_seconds=1.0)
@@ -418,7 +446,8 @@ def test_a_copy_whose_fork_a_signal_had_begin_anew_is_made(monkeypatch: pytest.M
         patched.setattr(_notify, "answer", answer_too_late)
         assert keeper._on_question()
     assert lost == [True]
-    assert keeper._on_question()
+    while keeper._may_copy:  # A question that a signal took back may be met first, empty.
+        assert keeper._on_question()
     assert asking.communicate(timeout=30)[0] == "copied\n"
     for fd in (leash, host, listener):
         os.close(fd)
