@@ -9,13 +9,13 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
 import pytest
+from processes import gone
 
 from corral import Agent, ConfigError, RuntimeUnavailable, ToolError, TurnResult
 from corral.messages import Attachment
@@ -42,20 +42,6 @@ async def connected(server: MCPServer) -> AsyncIterator[dict[str, Tool]]:
 
 async def called(tool: Tool, **arguments):
     return (await tool.call(arguments, CALL)).content
-
-
-def gone(pid: int) -> bool:
-    """Whether a process ends soon, or is a zombie that nobody has asked after."""
-    until = time.monotonic() + 20
-    while time.monotonic() < until:
-        try:
-            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        except OSError:
-            return True
-        if state == "Z":
-            return True
-        time.sleep(0.05)
-    return False
 
 
 async def test_a_servers_tools_are_offered_and_called():

@@ -9,11 +9,11 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
+from processes import is_living
 from sandbox_fixtures import confined, used
 
 from corral.errors import SandboxUnavailable
@@ -319,14 +319,7 @@ async def _settled(expected: int) -> list[int]:
 
 
 def _living() -> list[int]:
-    def lives(pid: int) -> bool:
-        try:
-            stat = Path(f"/proc/{pid}/stat").read_text()
-        except OSError:
-            return False  # It ended while we looked.
-        return stat.rpartition(")")[2].split()[0] not in "ZX"
-
-    return [pid for pid in descendants(os.getpid()) if lives(pid)]
+    return [pid for pid in descendants(os.getpid()) if is_living(pid)]
 
 
 @limited(processes=4, wall_seconds=1.0)

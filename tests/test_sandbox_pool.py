@@ -11,6 +11,7 @@ from typing import Any
 
 import anyio
 import pytest
+from processes import gone, stat_of
 from sandbox_fixtures import confined, run_host, used
 
 from corral.tools.sandbox import Level, Permissions, PythonPool
@@ -38,7 +39,7 @@ def wait_until_ready(worker: Worker) -> None:
 def processor_seconds(pids: list[int]) -> float:
     ticks = 0
     for pid in pids:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        fields = stat_of(pid)
         ticks += int(fields[11]) + int(fields[12])
     return ticks / os.sysconf("SC_CLK_TCK")
 
@@ -90,7 +91,7 @@ def test_a_worker_that_died_while_it_waited_is_not_given_out(level: Level) -> No
     before = used()
     pool = workers(level)
     pool.refill()
-    (supervisor,) = [pid for pid in descendants(os.getpid()) if _parent(pid) == os.getpid()]
+    (supervisor,) = [pid for pid in descendants(os.getpid()) if int(stat_of(pid)[1]) == os.getpid()]
     os.kill(supervisor, signal.SIGKILL)
     time.sleep(0.2)
     worker = pool.take()
@@ -98,10 +99,6 @@ def test_a_worker_that_died_while_it_waited_is_not_given_out(level: Level) -> No
     worker.close()
     pool.close()
     assert used()[:2] == before[:2]
-
-
-def _parent(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def test_closing_the_pool_leaves_nothing(level: Level) -> None:
@@ -162,22 +159,6 @@ for worker in pool._waiting:
 """
 
 
-def gone(pids: list[int]) -> bool:
-    until = time.monotonic() + 20
-    while time.monotonic() < until:
-        if not any(os.path.exists(f"/proc/{pid}") and not _is_zombie(pid) for pid in pids):
-            return True
-        time.sleep(0.05)
-    return False
-
-
-def _is_zombie(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
-
-
 @pytest.mark.parametrize(
     "end",
     [
@@ -196,7 +177,7 @@ def test_workers_end_with_their_host(level: Level, end: str) -> None:
         done = run_host(HOST, temporary, level=level, then=then)
         pids = [int(word) for word in done.stdout.split()]
         assert len(pids) >= 4, done.stderr
-        assert gone(pids)
+        assert gone(*pids)
         assert os.listdir(temporary) == []
 
 
